@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# Writes requirements/*.txt anew from pyproject.toml: exact versions with hashes, for every platform, without index URLs.
+# Needs uv (pip install uv). Give --upgrade to move to newer versions.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+lock() {
+  uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+    --no-emit-index-url --no-emit-find-links --no-annotate --custom-compile-command scripts/lock.sh "$@"
+}
+lock pyproject.toml --group build --output-file requirements/runtime.txt
+lock pyproject.toml --group build --group test --constraint requirements/runtime.txt --output-file requirements/test.txt
+# The Silero wheel carries the model we want and depends on torch, which we do not: one package, without dependencies.
+echo "silero-vad==6.2.3" | lock - --no-deps --output-file requirements/silero.txt

@@ -1,0 +1,1 @@
+"""Samples only: encodings, rates, voice activity and the speech gate."""

@@ -1,0 +1,1 @@
+"""Measurements: the engine alone, and the server under real speech."""

@@ -1,0 +1,1 @@
+"""What clients' frames mean: bytes in, events out, and back. No event loop, no sockets."""

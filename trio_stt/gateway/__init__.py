@@ -1,0 +1,1 @@
+"""The sockets' side: WebSocket and HTTP routes, admission."""

@@ -1,0 +1,252 @@
+"""Every setting: environment variable, type, default, bounds and meaning.
+
+The attribute ``server_port`` is the variable ``SERVER_PORT``. ``docs/settings.md`` is printed from this file by
+``trio-stt settings --markdown``.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import attrs
+import environ
+from dotenv import dotenv_values
+
+ENV_FILE = ".env"
+
+
+class SettingsError(ValueError):
+    """A setting is wrong. The message names the variable, where it came from, what was found and what is expected."""
+
+
+def _integer(low: int, high: int) -> Callable[[Any], int]:
+    def convert(value: Any) -> int:
+        try:
+            number = int(value)
+        except ValueError:
+            number = low - 1
+        if not low <= number <= high:
+            raise ValueError(f"a whole number from {low} to {high}")
+        return number
+
+    return convert
+
+
+def _number(low: float, high: float) -> Callable[[Any], float]:
+    def convert(value: Any) -> float:
+        try:
+            number = float(value)
+        except ValueError:
+            number = float("nan")
+        if not low <= number <= high:
+            raise ValueError(f"a number from {low:g} to {high:g}")
+        return number
+
+    return convert
+
+
+def _boolean(value: Any) -> bool:
+    words = {
+        "1": True,
+        "true": True,
+        "yes": True,
+        "on": True,
+        "0": False,
+        "false": False,
+        "no": False,
+        "off": False,
+    }
+    if isinstance(value, bool):
+        return value
+    if str(value).lower() not in words:
+        raise ValueError("true or false")
+    return words[str(value).lower()]
+
+
+def _one_of(*choices: str) -> Callable[[Any], str]:
+    def convert(value: Any) -> str:
+        for choice in choices:
+            if str(value).lower() == choice.lower():
+                return choice
+        raise ValueError("one of " + ", ".join(choices))
+
+    return convert
+
+
+def _text(value: Any) -> str:
+    if not str(value).strip():
+        raise ValueError("some text")
+    return str(value)
+
+
+def _path(value: Any) -> Path | None:
+    return Path(value).expanduser() if value else None
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _setting(default: Any, convert: Callable[[Any], Any], help: str) -> Any:
+    return environ.var(default, converter=convert, help=help)
+
+
+@environ.config(prefix="", frozen=True)
+class Settings:
+    """All settings of one process, checked. Build one with `load`, or directly in tests: ``Settings(server_port=0)``."""
+
+    # Server
+    server_host: str = _setting(
+        "127.0.0.1", _text, "Address to listen on. There are no access tokens yet: keep it on loopback."
+    )
+    server_port: int = _setting(8000, _integer(0, 65535), "Port to listen on; 0 takes any free one.")
+    instance: str = _setting(
+        f"{socket.gethostname()}-{os.getpid()}", _text, "Name of this instance in logs, health and `ready`."
+    )
+    log_level: str = _setting(
+        "INFO", _one_of("DEBUG", "INFO", "WARNING", "ERROR"), "Least severe log line written."
+    )
+    log_format: str = _setting(
+        "json", _one_of("json", "console"), "One JSON object a line, or coloured text for people."
+    )
+    drain_timeout_s: float = _setting(
+        10, _number(0, 3600), "Seconds that open streams get to finish after SIGTERM."
+    )
+
+    # Recognition
+    language: str = _setting("en", _text, "Language that is recognised (BCP-47 primary subtag).")
+    models_dir: Path = _setting("models", Path, "Folder of installed models.")
+    vosk_model_path: Path | None = _setting(
+        "", _path, "Vosk model folder; empty: the one installed for LANGUAGE in MODELS_DIR."
+    )
+    decode_cores: int = _setting(
+        _cores(), _integer(1, 1024), "Threads that decode; default: the cores this process may use."
+    )
+    decode_chunk_ms: int = _setting(
+        100, _integer(20, 1000), "Least audio given to the recogniser in one call, in ms."
+    )
+    max_utterance_s: float = _setting(
+        30,
+        _number(5, 120),
+        "Longest utterance, in seconds; then it is cut, at a gap between words if there is one.",
+    )
+    recogniser_memory_mb: int = _setting(
+        2048,
+        _integer(64, 1_000_000),
+        "Memory for pooled recognisers when the model's graph is not compiled (about 65 MB each).",
+    )
+
+    # Speech gate (voice activity detection)
+    vad_enabled: bool = _setting(True, _boolean, "false: everything is decoded, also silence.")
+    vad_engine: str = _setting(
+        "auto",
+        _one_of("auto", "silero", "webrtc", "energy"),
+        "Detector; auto: Silero, then WebRTC, then energy, whichever works.",
+    )
+    vad_device: str = _setting(
+        "auto", _one_of("auto", "cpu", "cuda"), "Where Silero runs; cuda needs the extra trio-stt[cuda]."
+    )
+    vad_threshold: float = _setting(
+        0.5, _number(0.05, 0.95), "Speech probability at which speech begins; it ends 0.15 below."
+    )
+    vad_min_speech_duration_ms: int = _setting(
+        64, _integer(0, 2000), "Speech shorter than this opens no utterance."
+    )
+    vad_min_silence_duration_ms: int = _setting(
+        300, _integer(50, 5000), "Hangover: silence that ends an utterance."
+    )
+    vad_pre_roll_ms: int = _setting(
+        300, _integer(0, 2000), "Audio kept before the first speech, so that no first word is clipped."
+    )
+    vad_post_roll_ms: int = _setting(
+        128, _integer(0, 2000), "Audio kept after the last speech; at most the hangover."
+    )
+
+    # Streams and sessions
+    max_concurrent_clients: int = _setting(
+        50, _integer(1, 100_000), "Speaking streams at once; one more gets 503."
+    )
+    max_listeners: int = _setting(
+        1000, _integer(0, 1_000_000), "Listening clients (speak=false) at once; one more gets 503."
+    )
+    session_max_clients: int = _setting(
+        200, _integer(1, 100_000), "Clients in one session; one more gets 503."
+    )
+    max_client_idle_time: float = _setting(
+        300,
+        _number(1, 86_400),
+        "Seconds without any message after which a speaker is closed; the most a client may ask for.",
+    )
+    max_stream_duration: float = _setting(
+        14_400, _number(1, 604_800), "Longest stream, in seconds; the most a client may ask for."
+    )
+    max_ahead_ms: int = _setting(
+        5000,
+        _integer(500, 120_000),
+        "Undecoded audio held for a stream, in ms, before its socket is no longer read.",
+    )
+    heartbeat_ms: int = _setting(
+        500, _integer(100, 60_000), "Longest silence of the server towards a framing=seq client, in ms."
+    )
+    slow_reader_timeout_s: float = _setting(
+        5,
+        _number(0.5, 600),
+        "Seconds that one message may wait for a client that does not read; then it is closed with 4008.",
+    )
+    tcp_user_timeout_s: float = _setting(
+        15, _number(1, 600), "Seconds after which the kernel gives up a connection whose peer takes nothing."
+    )
+
+    # Health and breaker
+    stt_circuit_breaker_timeout: float = _setting(
+        5, _number(0.1, 3600), "Seconds an open breaker waits before its first probe; doubles each time."
+    )
+    stt_circuit_breaker_min_calls: int = _setting(
+        20, _integer(1, 10_000), "Calls looked at; at half of them failing the breaker opens."
+    )
+    decode_hang_s: float = _setting(
+        10, _number(1, 600), "Seconds after which a decoding call counts as hung."
+    )
+    health_memory_degraded: float = _setting(
+        0.75, _number(0, 1), "Share of the machine's memory in use that makes /health degraded."
+    )
+    health_memory_unhealthy: float = _setting(
+        0.90, _number(0, 1), "Share of the machine's memory in use that makes /health unhealthy."
+    )
+
+    @property
+    def model_path(self) -> Path:
+        """The folder of the recogniser's model: VOSK_MODEL_PATH, else where `trio-stt models install LANGUAGE` puts it."""
+        if self.vosk_model_path is not None:
+            return self.vosk_model_path
+        return self.models_dir / ("vosk-model" if self.language == "en" else f"vosk-model-{self.language}")
+
+
+def load(environment: Mapping[str, str] | None = None, env_file: Path | None = None) -> Settings:
+    """Reads the settings from `environment` (default: the process's) and, below it, from `env_file` (default: ``.env``).
+
+    Empty variables count as unset. Raises `SettingsError` naming the variable and the file it stands in.
+    """
+    process = os.environ if environment is None else environment
+    file = Path(ENV_FILE) if env_file is None else env_file
+    try:
+        from_file = {name: value for name, value in dotenv_values(file).items() if value}
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{file} cannot be read: {error}") from error
+    from_process = {name: value for name, value in process.items() if value}
+    values = {**from_file, **from_process}
+    found: dict[str, Any] = {}
+    for field in attrs.fields(Settings):
+        name = field.name.upper()
+        if name not in values:
+            continue
+        try:
+            found[field.name] = field.converter(values[name]) if callable(field.converter) else values[name]
+        except ValueError as error:
+            where = "the environment" if name in from_process else str(file)
+            raise SettingsError(f"{name}={values[name]!r} (in {where}) is not {error}") from error
+    return Settings(**found)
