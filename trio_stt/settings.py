@@ -107,15 +107,11 @@ class Settings:
     instance: str = _setting(
         f"{socket.gethostname()}-{os.getpid()}", _text, "Name of this instance in logs, health and `ready`."
     )
-    log_level: str = _setting(
-        "INFO", _one_of("DEBUG", "INFO", "WARNING", "ERROR"), "Least severe log line written."
-    )
+    log_level: str = _setting("INFO", _one_of("DEBUG", "INFO", "WARNING", "ERROR"), "Least severe log line written.")
     log_format: str = _setting(
         "json", _one_of("json", "console"), "One JSON object a line, or coloured text for people."
     )
-    drain_timeout_s: float = _setting(
-        10, _number(0, 3600), "Seconds that open streams get to finish after SIGTERM."
-    )
+    drain_timeout_s: float = _setting(10, _number(0, 3600), "Seconds that open streams get to finish after SIGTERM.")
 
     # Recognition
     language: str = _setting("en", _text, "Language that is recognised (BCP-47 primary subtag).")
@@ -126,9 +122,7 @@ class Settings:
     decode_cores: int = _setting(
         _cores(), _integer(1, 1024), "Threads that decode; default: the cores this process may use."
     )
-    decode_chunk_ms: int = _setting(
-        100, _integer(20, 1000), "Least audio given to the recogniser in one call, in ms."
-    )
+    decode_chunk_ms: int = _setting(100, _integer(20, 1000), "Least audio given to the recogniser in one call, in ms.")
     max_utterance_s: float = _setting(
         30,
         _number(5, 120),
@@ -153,29 +147,19 @@ class Settings:
     vad_threshold: float = _setting(
         0.5, _number(0.05, 0.95), "Speech probability at which speech begins; it ends 0.15 below."
     )
-    vad_min_speech_duration_ms: int = _setting(
-        64, _integer(0, 2000), "Speech shorter than this opens no utterance."
-    )
-    vad_min_silence_duration_ms: int = _setting(
-        300, _integer(50, 5000), "Hangover: silence that ends an utterance."
-    )
+    vad_min_speech_duration_ms: int = _setting(64, _integer(0, 2000), "Speech shorter than this opens no utterance.")
+    vad_min_silence_duration_ms: int = _setting(300, _integer(50, 5000), "Hangover: silence that ends an utterance.")
     vad_pre_roll_ms: int = _setting(
         300, _integer(0, 2000), "Audio kept before the first speech, so that no first word is clipped."
     )
-    vad_post_roll_ms: int = _setting(
-        128, _integer(0, 2000), "Audio kept after the last speech; at most the hangover."
-    )
+    vad_post_roll_ms: int = _setting(128, _integer(0, 2000), "Audio kept after the last speech; at most the hangover.")
 
     # Streams and sessions
-    max_concurrent_clients: int = _setting(
-        50, _integer(1, 100_000), "Speaking streams at once; one more gets 503."
-    )
+    max_concurrent_clients: int = _setting(50, _integer(1, 100_000), "Speaking streams at once; one more gets 503.")
     max_listeners: int = _setting(
         1000, _integer(0, 1_000_000), "Listening clients (speak=false) at once; one more gets 503."
     )
-    session_max_clients: int = _setting(
-        200, _integer(1, 100_000), "Clients in one session; one more gets 503."
-    )
+    session_max_clients: int = _setting(200, _integer(1, 100_000), "Clients in one session; one more gets 503.")
     max_client_idle_time: float = _setting(
         300,
         _number(1, 86_400),
@@ -208,9 +192,7 @@ class Settings:
     stt_circuit_breaker_min_calls: int = _setting(
         20, _integer(1, 10_000), "Calls looked at; at half of them failing the breaker opens."
     )
-    decode_hang_s: float = _setting(
-        10, _number(1, 600), "Seconds after which a decoding call counts as hung."
-    )
+    decode_hang_s: float = _setting(10, _number(1, 600), "Seconds after which a decoding call counts as hung.")
     health_memory_degraded: float = _setting(
         0.75, _number(0, 1), "Share of the machine's memory in use that makes /health degraded."
     )
