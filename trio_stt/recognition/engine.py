@@ -34,7 +34,7 @@ class ModelError(Exception):
 
 
 class Recogniser(Protocol):
-    """The state of one speaker's recognition. Not safe for two calls at once; every method blocks: call it in a thread."""
+    """One speaker's recognition. Not safe for two calls at once; every method blocks: call it in a thread."""
 
     def accept(self, samples: Samples) -> None:
         """Gives the next samples of the utterance (any number). Raises `EngineError`."""
@@ -55,6 +55,10 @@ class Engine(Protocol):
     @property
     def description(self) -> dict[str, object]:
         """What is loaded, for people: engine, model folder, whether its graph is compiled."""
+
+    @property
+    def recogniser_limit(self) -> int | None:
+        """How many recognisers may be open at once for the memory they take; None: no such bound."""
 
     def open(self) -> Recogniser:
         """A recogniser for one speaker. Raises `EngineError`."""

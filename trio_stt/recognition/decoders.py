@@ -1,0 +1,59 @@
+"""The threads that decode: as many at once as the instance has cores, whatever the number of streams."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+import trio
+from attrs import frozen
+
+T = TypeVar("T")
+
+
+@frozen
+class DecoderStatistics:
+    """Threads in use and in all, calls waiting for one, and the age in seconds of the oldest call under way."""
+
+    busy: int
+    threads: int
+    waiting: int
+    calls: int
+    oldest_call_s: float
+
+
+class Decoders:
+    """Runs blocking recogniser calls in worker threads, first come, first served."""
+
+    def __init__(self, threads: int) -> None:
+        self._limiter = trio.CapacityLimiter(threads)
+        self._calls = 0
+        self._under_way: dict[int, float] = {}
+
+    async def run(self, call: Callable[[], T]) -> T:
+        """Runs `call` in a thread and returns or raises what it did.
+
+        Waiting for a thread may be cancelled; a call that has begun is always waited for, because a thread that was
+        left behind would go on using a recogniser that somebody else is given.
+        """
+        self._calls += 1
+        number = self._calls
+
+        def timed() -> T:
+            self._under_way[number] = time.monotonic()
+            try:
+                return call()
+            finally:
+                del self._under_way[number]
+
+        return await trio.to_thread.run_sync(timed, limiter=self._limiter, abandon_on_cancel=False)
+
+    def statistics(self) -> DecoderStatistics:
+        """A snapshot, for health and metrics."""
+        limiter = self._limiter.statistics()
+        now = time.monotonic()
+        oldest = max((now - began for began in tuple(self._under_way.values())), default=0.0)
+        return DecoderStatistics(
+            limiter.borrowed_tokens, int(limiter.total_tokens), limiter.tasks_waiting, self._calls, oldest
+        )

@@ -1,0 +1,111 @@
+"""One speaker's recogniser as a stream uses it: in threads, behind the breaker, surviving an engine that fails."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import numpy as np
+import structlog
+from attrs import frozen
+
+from trio_stt.recognition.breaker import Breaker
+from trio_stt.recognition.decoders import Decoders
+from trio_stt.recognition.engine import SAMPLE_RATE, Engine, EngineError, HeardWord, Recogniser, Samples
+
+T = TypeVar("T")
+
+ATTEMPTS = 3
+"""How often the same audio is tried, each time by a new recogniser, before its utterance ends with what was heard."""
+
+
+@frozen
+class Heard:
+    """A finished utterance: its text, and its words unless the engine failed on it for good."""
+
+    text: str
+    words: tuple[HeardWord, ...] = ()
+
+
+class SpeakerRecogniser:
+    """Decodes one speaker's utterances, one call at a time. Close it with `aclose`.
+
+    The open utterance's audio is kept, so that a recogniser that failed is replaced by a new one that hears it all again;
+    while the breaker is open, calls wait.
+    """
+
+    def __init__(self, engine: Engine, decoders: Decoders, breaker: Breaker, log: structlog.stdlib.BoundLogger) -> None:
+        self._engine = engine
+        self._decoders = decoders
+        self._breaker = breaker
+        self._log = log
+        self._recogniser: Recogniser | None = None
+        self._utterance: list[Samples] = []
+        self._text = ""
+
+    async def accept(self, samples: Samples, *, partial: bool) -> str:
+        """Gives samples of the open utterance; returns its text so far (the last one known unless `partial`).
+
+        One thread hop. If cancelled while it waits for a thread, the samples count as not given.
+        """
+        self._utterance.append(samples)
+
+        def decode(recogniser: Recogniser, audio: Samples) -> str:
+            recogniser.accept(audio)
+            return recogniser.partial() if partial else self._text
+
+        heard = await self._attempt(decode, samples)
+        if heard is not None:
+            self._text = heard
+        return self._text
+
+    async def finish(self, samples: Samples) -> Heard:
+        """Gives the utterance's last samples (perhaps none), ends it and returns all of it. One thread hop."""
+        self._utterance.append(samples)
+
+        def decode(recogniser: Recogniser, audio: Samples) -> tuple[HeardWord, ...]:
+            if audio.size:
+                recogniser.accept(audio)
+            return recogniser.finish()
+
+        words = await self._attempt(decode, samples)
+        heard = Heard(self._text) if words is None else Heard(" ".join(word.text for word in words), words)
+        self._utterance = []
+        self._text = ""
+        return heard
+
+    async def aclose(self) -> None:
+        """Gives the recogniser back to the engine. Shield it: it must not be cancelled while it waits for a thread."""
+        recogniser, self._recogniser = self._recogniser, None
+        self._utterance = []
+        if recogniser is None:
+            return
+        try:
+            await self._decoders.run(lambda: self._engine.close(recogniser))
+        except EngineError as error:
+            self._log.warning("recogniser_close_failed", error=str(error))
+
+    async def _attempt(self, decode: Callable[[Recogniser, Samples], T], samples: Samples) -> T | None:
+        for _ in range(ATTEMPTS):
+            await self._breaker.wait_closed()
+            try:
+                result = await self._decoders.run(lambda: self._decode_in_thread(decode, samples))
+            except EngineError as error:
+                # The failed recogniser is dropped, never given back: nobody knows what state it is in.
+                self._recogniser = None
+                self._breaker.record(ok=False)
+                self._log.warning("decode_failed", error=str(error))
+            else:
+                self._breaker.record(ok=True)
+                return result
+        self._log.error("utterance_lost", attempts=ATTEMPTS, audio_s=sum(map(len, self._utterance)) / SAMPLE_RATE)
+        return None
+
+    def _decode_in_thread(self, decode: Callable[[Recogniser, Samples], T], samples: Samples) -> T:
+        if self._recogniser is None:
+            recogniser = self._engine.open()
+            samples = np.concatenate(self._utterance)
+            result = decode(recogniser, samples)
+            self._recogniser = recogniser
+            return result
+        return decode(self._recogniser, samples)

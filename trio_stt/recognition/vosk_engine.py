@@ -1,0 +1,141 @@
+"""Vosk behind the engine protocol. The only file of the server that imports vosk."""
+
+from __future__ import annotations
+
+import json
+import threading
+from pathlib import Path
+
+import numpy as np
+import vosk
+
+from trio_stt.models.installed import graph_kind
+from trio_stt.recognition.engine import SAMPLE_RATE, EngineError, HeardWord, ModelError, Recogniser, Samples
+
+FLUSH_SILENCE_MS = 500
+"""Digital silence fed before a result is taken, so that the network's right context has passed over the last word.
+
+A shorter one loses last words; `Result()` after it keeps speaker adaptation, which `FinalResult()` throws away.
+"""
+
+_FLUSH_SILENCE = bytes(2 * SAMPLE_RATE * FLUSH_SILENCE_MS // 1000)
+_FORGET_SILENCE = bytes(2 * SAMPLE_RATE // 10)
+
+DYNAMIC_RECOGNISER_MB = 65
+"""What one recogniser grows to when the graph is composed while decoding; with a compiled graph it is next to nothing."""
+
+
+class VoskRecogniser:
+    """One speaker's Kaldi decoder. See `trio_stt.recognition.engine.Recogniser`."""
+
+    def __init__(self, model: vosk.Model) -> None:
+        self._kaldi = vosk.KaldiRecognizer(model, SAMPLE_RATE)
+        self._kaldi.SetWords(True)
+        self._given = 0  # samples given since this recogniser was made: Kaldi's clock, on which its word times stand
+        self._utterance_start = 0
+
+    def accept(self, samples: Samples) -> None:
+        """Gives the next samples of the utterance. Raises `EngineError`."""
+        self._accept_bytes(samples.tobytes())
+
+    def partial(self) -> str:
+        """The text so far of the open utterance."""
+        return str(json.loads(self._kaldi.PartialResult()).get("partial", ""))
+
+    def finish(self) -> tuple[HeardWord, ...]:
+        """Ends the utterance and returns its words, on the utterance's own clock. Raises `EngineError`."""
+        ends_at = self._given - self._utterance_start
+        self._accept_bytes(_FLUSH_SILENCE)
+        words = json.loads(self._kaldi.Result()).get("result", ())
+        start = self._utterance_start
+        self._utterance_start = self._given
+        return tuple(
+            HeardWord(
+                text=word["word"],
+                start=_within(round(word["start"] * SAMPLE_RATE) - start, ends_at),
+                end=_within(round(word["end"] * SAMPLE_RATE) - start, ends_at),
+                confidence=float(word["conf"]),
+            )
+            for word in words
+        )
+
+    def forget(self) -> None:
+        """Drops the open utterance and the speaker adaptation: only a final result of a running decoder does that."""
+        self._accept_bytes(_FORGET_SILENCE)
+        self._kaldi.FinalResult()
+        self._utterance_start = self._given
+
+    def _accept_bytes(self, samples: bytes) -> None:
+        # The end points that Kaldi sees by itself are ignored: the speech gate decides where utterances end.
+        try:
+            self._kaldi.AcceptWaveform(samples)
+        except Exception as error:  # vosk raises bare Exception, nothing narrower
+            raise EngineError(f"Vosk could not decode {len(samples) // 2} samples: {error}") from error
+        self._given += len(samples) // 2
+
+
+def _within(sample: int, end: int) -> int:
+    return min(max(sample, 0), end)
+
+
+class VoskEngine:
+    """A loaded Vosk model. With a compiled graph recognisers are made as needed; else they are pooled and reused."""
+
+    def __init__(self, folder: Path, *, recogniser_memory_mb: int) -> None:
+        """Loads the model in `folder` (blocks for up to seconds). Raises `ModelError`."""
+        if not (folder / "am" / "final.mdl").is_file():
+            raise ModelError(
+                f"No Vosk model in {folder}. Install one with 'trio-stt models install en', "
+                "or set VOSK_MODEL_PATH to the folder of a model."
+            )
+        vosk.SetLogLevel(-1)
+        try:
+            self._model = vosk.Model(str(folder))
+        except Exception as error:  # vosk raises bare Exception, nothing narrower
+            raise ModelError(
+                f"The Vosk model in {folder} cannot be loaded ({error}). Check it with 'trio-stt models verify', "
+                "or remove and install it again."
+            ) from error
+        self._folder = folder
+        self.graph = graph_kind(folder)
+        self._pool: list[VoskRecogniser] = []
+        self._pool_lock = threading.Lock()
+        self._limit = None if self.graph == "compiled" else max(1, recogniser_memory_mb // DYNAMIC_RECOGNISER_MB)
+
+    @property
+    def description(self) -> dict[str, object]:
+        """Engine, model folder's name, kind of graph."""
+        return {"engine": "vosk", "model": self._folder.name, "graph": self.graph}
+
+    @property
+    def recogniser_limit(self) -> int | None:
+        """How many recognisers may be open at once for the memory they take; None: no such bound."""
+        return self._limit
+
+    def open(self) -> Recogniser:
+        """A recogniser for one speaker: a used and warm one where the graph is composed while decoding."""
+        with self._pool_lock:
+            if self._pool:
+                return self._pool.pop()
+        return VoskRecogniser(self._model)
+
+    def close(self, recogniser: Recogniser) -> None:
+        """Frees the recogniser, or makes it forget its speaker and keeps it for the next one."""
+        if self.graph == "compiled" or not isinstance(recogniser, VoskRecogniser):
+            return
+        recogniser.forget()
+        with self._pool_lock:
+            self._pool.append(recogniser)
+
+
+def warm_up(engine: VoskEngine) -> None:
+    """Decodes a second of faint noise and takes a result, so that the first speaker does not pay for first use.
+
+    Blocks. Raises `EngineError` if the model loads but does not decode.
+    """
+    recogniser = engine.open()
+    noise = np.random.default_rng(0).normal(0, 50, SAMPLE_RATE).astype(np.int16)
+    recogniser.accept(noise)
+    recogniser.partial()
+    recogniser.finish()
+    engine.close(recogniser)

@@ -1,0 +1,96 @@
+"""What one client sent and the stream has not dealt with yet, in order: bounded in seconds of audio."""
+
+from __future__ import annotations
+
+from collections import deque
+
+import trio
+from attrs import frozen
+
+from trio_stt.dialects.events import Audio, ClientEvent, Close
+
+MAX_EVENTS = 2048
+"""Events that may wait, whatever their size: a flood of tiny frames meets this bound before that of seconds."""
+
+
+@frozen
+class AudioRun:
+    """Audio frames that arrived one after another; `arrived_at` is when the first did, on Trio's clock."""
+
+    frames: tuple[Audio, ...]
+    arrived_at: float
+
+
+class Backlog:
+    """A queue with one writer and one reader. A full one makes `put` wait: the socket is not read (back-pressure)."""
+
+    def __init__(self, *, max_ahead_samples: int, max_run_samples: int) -> None:
+        """`max_ahead_samples`: audio held before `put` waits. `max_run_samples`: most audio handed out at once."""
+        self._max_ahead = max_ahead_samples
+        self._max_run = max_run_samples
+        self._waiting: deque[tuple[ClientEvent, float]] = deque()
+        self._samples = 0
+        self._changed = trio.Event()
+        self._room = trio.Event()
+        self._close: Close | None = None
+
+    @property
+    def samples(self) -> int:
+        """Samples that wait, at the stream's own rate."""
+        return self._samples
+
+    @property
+    def full(self) -> bool:
+        """Whether the next `put` would wait."""
+        return self._samples >= self._max_ahead or len(self._waiting) >= MAX_EVENTS
+
+    @property
+    def finished(self) -> bool:
+        """Whether `finish` was called."""
+        return self._close is not None
+
+    @property
+    def oldest_arrival(self) -> float | None:
+        """When the oldest waiting audio arrived, on Trio's clock; None if none waits."""
+        return next((at for event, at in self._waiting if isinstance(event, Audio)), None)
+
+    async def put(self, event: ClientEvent) -> None:
+        """Adds `event`, once there is room. After `finish` it is dropped. May be cancelled: it is not added then."""
+        while self.full and self._close is None:
+            self._room = trio.Event()
+            await self._room.wait()
+        if self._close is not None:
+            return
+        self._waiting.append((event, trio.current_time()))
+        if isinstance(event, Audio):
+            self._samples += event.count
+        self._changed.set()
+
+    def finish(self, close: Close) -> None:
+        """Nothing more comes; `take` hands out what waits and then `close`. The first call counts."""
+        if self._close is None:
+            self._close = close
+            self._changed.set()
+            self._room.set()
+
+    async def take(self) -> AudioRun | ClientEvent | Close:
+        """What is next: a run of audio frames, another event, or at last the `Close`. May be cancelled: nothing is lost."""
+        while not self._waiting and self._close is None:
+            self._changed = trio.Event()
+            await self._changed.wait()
+        if not self._waiting:
+            assert self._close is not None  # noqa: S101  (the loop above ended for one of the two)
+            return self._close
+        event, arrived_at = self._waiting.popleft()
+        if not isinstance(event, Audio):
+            self._room.set()
+            return event
+        frames, count = [event], event.count
+        while self._waiting and count < self._max_run and isinstance(self._waiting[0][0], Audio):
+            frame = self._waiting.popleft()[0]
+            assert isinstance(frame, Audio)  # noqa: S101  (as the condition says)
+            frames.append(frame)
+            count += frame.count
+        self._samples -= count
+        self._room.set()
+        return AudioRun(tuple(frames), arrived_at)

@@ -1,0 +1,80 @@
+"""What waits to be sent to one client: partials replace each other, finals are never dropped, and there is a bound."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+import trio
+
+from trio_stt.dialects.events import Ack, Close, Pong, ServerEvent, Transcript
+
+MAX_MESSAGES = 1024
+"""Messages that may wait for one client; one more and the client counts as reading too slowly."""
+
+
+class Outbox:
+    """A queue with one reader. Putting never waits; a full box is `overflowing`, and its owner closes the client.
+
+    An event that makes an earlier one pointless takes its place, at the end: a partial the last partial of that stream,
+    a plain ack the last plain ack, and a final the partial of its own segment.
+    """
+
+    def __init__(self, max_messages: int = MAX_MESSAGES) -> None:
+        self._max_messages = max_messages
+        self._waiting: OrderedDict[object, ServerEvent] = OrderedDict()
+        self._arrived = trio.Event()
+        self._close: Close | None = None
+        self.replaced = 0
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    @property
+    def overflowing(self) -> bool:
+        """Whether more waits than may."""
+        return len(self._waiting) > self._max_messages
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` or `abandon` was called."""
+        return self._close is not None
+
+    def put(self, event: ServerEvent) -> None:
+        """Queues `event`; after `close` it is dropped."""
+        if self._close is not None:
+            return
+        key: object = event_number = object()
+        if isinstance(event, Transcript):
+            partial = ("partial", event.stream_id)
+            self.replaced += self._waiting.pop(partial, None) is not None
+            key = event_number if event.is_final else partial
+        elif isinstance(event, Ack) and not event.from_finalize:
+            self._waiting.pop("ack", None)
+            key = "ack"
+        elif isinstance(event, Pong) and event.id is None:
+            self._waiting.pop("pong", None)
+            key = "pong"
+        self._waiting[key] = event
+        self._arrived.set()
+
+    def close(self, close: Close) -> None:
+        """`close` comes last, after everything that waits. The first close counts."""
+        if self._close is None:
+            self._close = close
+            self._arrived.set()
+
+    def abandon(self, close: Close) -> None:
+        """Drops what waits; `close` is next."""
+        self._waiting.clear()
+        self._close = close
+        self._arrived.set()
+
+    async def take(self) -> ServerEvent | Close:
+        """The next event, in order; at last the `Close`, again and again. May be cancelled: nothing is lost then."""
+        while not self._waiting and self._close is None:
+            self._arrived = trio.Event()
+            await self._arrived.wait()
+        if self._waiting:
+            return self._waiting.popitem(last=False)[1]
+        assert self._close is not None  # noqa: S101  (the loop above ended for one of the two)
+        return self._close
