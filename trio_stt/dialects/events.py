@@ -145,7 +145,7 @@ class Presence:
 
 @frozen
 class GoAway:
-    """This instance is about to stop: be elsewhere within `deadline_ms`."""
+    """The instance is about to stop: be elsewhere within `deadline_ms`."""
 
     deadline_ms: int
     reason: str
@@ -160,12 +160,17 @@ class Failure:
     extra: Mapping[str, object] = field(factory=dict)
 
 
+def _fitting(reason: str) -> str:
+    """Cuts to the 123 bytes that a close frame has room for (RFC 6455, section 5.5), between characters."""
+    return reason.encode()[:123].decode(errors="ignore")
+
+
 @frozen
 class Close:
-    """The last event on a connection: the WebSocket close code and reason (at most 123 bytes)."""
+    """The last event on a connection: the WebSocket close code and reason, cut to 123 bytes of UTF-8."""
 
     code: int
-    reason: str = ""
+    reason: str = field(default="", converter=_fitting)
 
 
 ServerEvent = Ready | Transcript | Ack | Configured | Pong | Presence | GoAway | Failure
@@ -176,7 +181,10 @@ ServerEvent = Ready | Transcript | Ack | Configured | Pong | Presence | GoAway |
 
 @frozen
 class StreamRequest:
-    """What a client asked for when it connected, checked; `configure` changes some of it later."""
+    """What a client asked for when it connected, checked; `configure` changes some of it later.
+
+    `max_duration_s` and `idle_timeout_s`: None is no limit on the server, and not asked for on a client.
+    """
 
     client_id: str
     session_id: str
