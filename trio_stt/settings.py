@@ -97,7 +97,7 @@ def _setting(default: Any, convert: Callable[[Any], Any], help: str) -> Any:
 
 @environ.config(prefix="", frozen=True)
 class Settings:
-    """All settings of one process, checked. Build one with `load`, or directly in tests: ``Settings(server_port=0)``."""
+    """All settings of one process, checked. Made by `load`, or directly in tests: ``Settings(server_port=0)``."""
 
     # Server
     server_host: str = _setting(
@@ -202,14 +202,14 @@ class Settings:
 
     @property
     def model_path(self) -> Path:
-        """The folder of the recogniser's model: VOSK_MODEL_PATH, else where `trio-stt models install LANGUAGE` puts it."""
+        """The recogniser's model: VOSK_MODEL_PATH, else where `trio-stt models install LANGUAGE` puts it."""
         if self.vosk_model_path is not None:
             return self.vosk_model_path
         return self.models_dir / ("vosk-model" if self.language == "en" else f"vosk-model-{self.language}")
 
 
 def load(environment: Mapping[str, str] | None = None, env_file: Path | None = None) -> Settings:
-    """Reads the settings from `environment` (default: the process's) and, below it, from `env_file` (default: ``.env``).
+    """Reads the settings from `environment` (default: the process's) and, below it, `env_file` (default: ``.env``).
 
     Empty variables count as unset. Raises `SettingsError` naming the variable and the file it stands in.
     """
@@ -222,7 +222,7 @@ def load(environment: Mapping[str, str] | None = None, env_file: Path | None = N
     from_process = {name: value for name, value in process.items() if value}
     values = {**from_file, **from_process}
     found: dict[str, Any] = {}
-    for field in attrs.fields(Settings):
+    for field in attrs.fields(Settings):  # type: ignore[arg-type]  # environ-config's decorator is not typed
         name = field.name.upper()
         if name not in values:
             continue

@@ -51,7 +51,7 @@ class Breaker:
         jitter: Callable[[], float] = random.random,
         on_change: Callable[[BreakerState], None] = lambda state: None,
     ) -> None:
-        """`wait_s`: seconds before the first probe; doubles with each failed one, plus up to a quarter of `jitter()`."""
+        """`wait_s`: seconds before the first probe; doubles with each failed one; up to a quarter more by `jitter`."""
         self.name = name
         self.state = BreakerState.CLOSED
         self._recent: deque[bool] = deque(maxlen=min_calls)
@@ -110,7 +110,7 @@ class Breaker:
             self._become(BreakerState.HALF_OPEN)
             if await probe():
                 self.reset()
-            elif self.state is BreakerState.HALF_OPEN:
+            elif not self.admits:
                 self._failed_probes += 1
                 self._schedule_probe()
                 self._become(BreakerState.OPEN)

@@ -30,8 +30,8 @@ class Heard:
 class SpeakerRecogniser:
     """Decodes one speaker's utterances, one call at a time. Close it with `aclose`.
 
-    The open utterance's audio is kept, so that a recogniser that failed is replaced by a new one that hears it all again;
-    while the breaker is open, calls wait.
+    The open utterance's audio is kept: when a recogniser fails, a new one hears it all again. While the breaker is open,
+    calls wait.
     """
 
     def __init__(self, engine: Engine, decoders: Decoders, breaker: Breaker, log: structlog.stdlib.BoundLogger) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import vosk
 
 from trio_stt.models.installed import graph_kind
-from trio_stt.recognition.engine import SAMPLE_RATE, EngineError, HeardWord, ModelError, Recogniser, Samples
+from trio_stt.recognition.engine import SAMPLE_RATE, Engine, EngineError, HeardWord, ModelError, Recogniser, Samples
 
 FLUSH_SILENCE_MS = 500
 """Digital silence fed before a result is taken, so that the network's right context has passed over the last word.
@@ -22,7 +22,7 @@ _FLUSH_SILENCE = bytes(2 * SAMPLE_RATE * FLUSH_SILENCE_MS // 1000)
 _FORGET_SILENCE = bytes(2 * SAMPLE_RATE // 10)
 
 DYNAMIC_RECOGNISER_MB = 65
-"""What one recogniser grows to when the graph is composed while decoding; with a compiled graph it is next to nothing."""
+"""What one recogniser grows to when the graph is composed while decoding; with a compiled one it takes little."""
 
 
 class VoskRecogniser:
@@ -128,7 +128,7 @@ class VoskEngine:
             self._pool.append(recogniser)
 
 
-def warm_up(engine: VoskEngine) -> None:
+def warm_up(engine: Engine) -> None:
     """Decodes a second of faint noise and takes a result, so that the first speaker does not pay for first use.
 
     Blocks. Raises `EngineError` if the model loads but does not decode.

@@ -74,7 +74,7 @@ class Backlog:
             self._room.set()
 
     async def take(self) -> AudioRun | ClientEvent | Close:
-        """What is next: a run of audio frames, another event, or at last the `Close`. May be cancelled: nothing is lost."""
+        """What is next: a run of audio, another event, at last the `Close`. May be cancelled: nothing is lost."""
         while not self._waiting and self._close is None:
             self._changed = trio.Event()
             await self._changed.wait()

@@ -43,11 +43,11 @@ class Outbox:
         """Queues `event`; after `close` it is dropped."""
         if self._close is not None:
             return
-        key: object = event_number = object()
+        key: object = object()
         if isinstance(event, Transcript):
             partial = ("partial", event.stream_id)
             self.replaced += self._waiting.pop(partial, None) is not None
-            key = event_number if event.is_final else partial
+            key = key if event.is_final else partial
         elif isinstance(event, Ack) and not event.from_finalize:
             self._waiting.pop("ack", None)
             key = "ack"

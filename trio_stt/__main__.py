@@ -1,0 +1,44 @@
+"""The command line: serve, transcribe, models, bench, settings."""
+
+from __future__ import annotations
+
+import importlib
+
+import click
+
+from trio_stt import __version__
+
+
+class _Commands(click.Group):
+    """Imports a command's module when it is used: `models` need not load the recogniser, nor `serve` a codec."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The commands, in the order in which one meets them."""
+        return list(_MODULES)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command of that name, or None."""
+        if cmd_name not in _MODULES:
+            return None
+        module, attribute = _MODULES[cmd_name].split(":")
+        command: click.Command = getattr(importlib.import_module(module), attribute)
+        return command
+
+
+_MODULES = {
+    "serve": "trio_stt.serve:serve_command",
+    "transcribe": "trio_stt.transcribe.command:transcribe",
+    "models": "trio_stt.models.commands:commands",
+    "bench": "trio_stt.bench.commands:bench",
+    "settings": "trio_stt.settings_reference:settings_command",
+}
+
+
+@click.command(cls=_Commands)
+@click.version_option(__version__, prog_name="trio-stt")
+def main() -> None:
+    """Self-hosted real-time captions for calls."""
+
+
+if __name__ == "__main__":
+    main()

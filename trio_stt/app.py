@@ -1,0 +1,290 @@
+"""The one place that builds the parts of an instance and hands them to each other."""
+
+from __future__ import annotations
+
+import os
+import time
+from functools import partial
+from pathlib import Path
+
+import structlog
+import trio
+from quart import websocket
+from quart.typing import ResponseReturnValue
+from quart_trio import QuartTrio
+
+from trio_stt import __version__
+from trio_stt.audio.detection import VoiceActivity
+from trio_stt.audio.speech_gate import GateConfig, SpeechGate
+from trio_stt.audio.vad import build_detectors
+from trio_stt.dialects.events import Close, StreamRequest, Transcript
+from trio_stt.dialects.request import Limits, Refusal, parse_request, primary_subtag
+from trio_stt.gateway import http
+from trio_stt.gateway.admission import Admission, Readiness
+from trio_stt.gateway.asgi import OrderedWebsocketConnection
+from trio_stt.gateway.connections import Connections
+from trio_stt.gateway.socket import Socket
+from trio_stt.gateway.websocket import Connection, Surroundings
+from trio_stt.operations.health import Health, PartHealth, Status, memory_health
+from trio_stt.operations.metrics import Metrics
+from trio_stt.recognition.breaker import Breaker, BreakerState
+from trio_stt.recognition.call_recorder import CallRecorder, RecordingEngine
+from trio_stt.recognition.decoders import Decoders
+from trio_stt.recognition.engine import SAMPLE_RATE, Engine, EngineError
+from trio_stt.recognition.speaker import SpeakerRecogniser
+from trio_stt.recognition.vosk_engine import VoskEngine, warm_up
+from trio_stt.sessions.backlog import Backlog
+from trio_stt.sessions.captioner import Captioner
+from trio_stt.sessions.session import Session, Sessions
+from trio_stt.settings import Settings
+
+RESTARTING = Close(1012, "restarting")
+
+RECORD_CALLS = "TRIO_STT_RECORD_CALLS"
+"""A file that `trio-stt bench server` has the server write its recogniser calls to; not a setting for users."""
+
+
+class Instance:
+    """One server instance: its parts, its Quart app, and its life from starting to drained."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self._log = structlog.get_logger().bind(instance=settings.instance)
+        self.metrics = Metrics()
+        self.health = Health()
+        self.sessions = Sessions()
+        self.connections = Connections()
+        self.decoders = Decoders(settings.decode_cores)
+        self.breaker = Breaker(
+            f"vosk-{settings.language}",
+            min_calls=settings.stt_circuit_breaker_min_calls,
+            wait_s=settings.stt_circuit_breaker_timeout,
+            on_change=lambda state: self._log.warning("breaker", name=f"vosk-{settings.language}", state=state.value),
+        )
+        self.admission = Admission(
+            languages=frozenset({primary_subtag(settings.language)}),
+            max_speakers=settings.max_concurrent_clients,
+            max_listeners=settings.max_listeners,
+            session_max_clients=settings.session_max_clients,
+            breaker=self.breaker,
+            session_size=self.sessions.size,
+            is_connected=self.sessions.has,
+        )
+        self.voice = VoiceActivity(build_detectors(settings.vad_engine, settings.vad_device), self._log)
+        self._engine: Engine | None = None
+        self._model: dict[str, object] = {}
+        self._gate_config = GateConfig(
+            enabled=settings.vad_enabled,
+            threshold=settings.vad_threshold,
+            min_speech_ms=settings.vad_min_speech_duration_ms,
+            hangover_ms=settings.vad_min_silence_duration_ms,
+            pre_roll_ms=settings.vad_pre_roll_ms,
+            post_roll_ms=settings.vad_post_roll_ms,
+            max_utterance_s=settings.max_utterance_s,
+        )
+        self._add_health()
+        self._add_gauges()
+        self.app = self._build_app()
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Loads and warms the model, says so through `task_status`, then keeps the parts alive until cancelled.
+
+        Raises `ModelError` or `EngineError` if the model cannot be used.
+        """
+        began = time.monotonic()
+        engine = await trio.to_thread.run_sync(self._load, abandon_on_cancel=False)
+        self._model = engine.description
+        self._engine = engine
+        self.admission.max_speakers = min(
+            self.admission.max_speakers, engine.recogniser_limit or self.admission.max_speakers
+        )
+        self._log.info("model_loaded", seconds=round(time.monotonic() - began, 3), **self._model)
+        if self._model.get("graph") == "dynamic":
+            self._log.warning(
+                "graph_not_compiled",
+                advice=f"decoding is several times slower; run 'trio-stt models compile {self.settings.language}'",
+            )
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.breaker.keep_probing, self._probe)
+            nursery.start_soon(self.voice.keep_recovering)
+            self.admission.readiness = Readiness.READY
+            task_status.started()
+
+    async def drain(self) -> None:
+        """Takes no new clients, ends all streams after their last final (1012), and returns when they are gone."""
+        self.admission.readiness = Readiness.DRAINING
+        self.connections.stop_all(RESTARTING)
+        await self.connections.wait_empty()
+
+    def _load(self) -> Engine:
+        settings = self.settings
+        engine = VoskEngine(settings.model_path, recogniser_memory_mb=settings.recogniser_memory_mb)
+        warm_up(engine)
+        record_to = os.environ.get(RECORD_CALLS)
+        return RecordingEngine(engine, CallRecorder(Path(record_to))) if record_to else engine
+
+    async def _probe(self) -> bool:
+        """Whether the recogniser works on canned audio."""
+        engine = self._engine
+        if engine is None:
+            return False
+        try:
+            await self.decoders.run(lambda: warm_up(engine))
+        except EngineError as error:
+            self._log.warning("breaker_probe_failed", error=str(error))
+            return False
+        return True
+
+    def _make_captioner(
+        self,
+        request: StreamRequest,
+        stream_id: str,
+        session: Session,
+        backlog: Backlog,
+        log: structlog.stdlib.BoundLogger,
+    ) -> Captioner:
+        if self._engine is None:
+            raise RuntimeError("a client was admitted before the model was loaded")
+
+        def lag_ms() -> int:
+            oldest = backlog.oldest_arrival
+            return 0 if oldest is None else round((trio.current_time() - oldest) * 1000)
+
+        def publish(transcript: Transcript) -> None:
+            self.metrics.captions.labels("final" if transcript.is_final else "partial").inc()
+            self.metrics.lag.observe((transcript.lag_ms or 0) / 1000)
+            session.publish(transcript)
+
+        return Captioner(
+            request,
+            stream_id,
+            gate=SpeechGate(self._gate_config),
+            voice=self.voice.open() if self.settings.vad_enabled else None,
+            recogniser=SpeakerRecogniser(self._engine, self.decoders, self.breaker, log),
+            publish=publish,
+            wants_partials=lambda: session.wants_partials,
+            lag_ms=lag_ms,
+            chunk_samples=self.settings.decode_chunk_ms * SAMPLE_RATE // 1000,
+            log=log,
+        )
+
+    def _build_app(self) -> QuartTrio:
+        app = QuartTrio("trio_stt")
+        app.asgi_websocket_class = OrderedWebsocketConnection
+        app.url_map.strict_slashes = False
+        around = Surroundings(
+            self.settings, self.admission, self.sessions, self.connections, self.metrics, self._make_captioner
+        )
+        limits = Limits(self.settings.max_stream_duration, self.settings.max_client_idle_time)
+
+        @app.websocket("/ws/vosk/")
+        async def speak() -> ResponseReturnValue | None:
+            request = parse_request(websocket.args.items(multi=True), limits)
+            if isinstance(request, Refusal):
+                return self._refuse(request)
+            refusal = self.admission.check(request)
+            if refusal is not None:
+                return self._refuse(refusal)
+            socket = Socket(websocket._get_current_object())  # type: ignore[attr-defined]
+            await socket.accept()
+            self.metrics.connections.inc()
+            await Connection(request, socket, around).run()
+            return None
+
+        http.add_routes(
+            app,
+            http.Surroundings(
+                instance=self.settings.instance,
+                health=self.health,
+                admission=self.admission,
+                connections=self.connections,
+                metrics=self.metrics,
+                breakers=(self.breaker,),
+                decoders=self.decoders,
+                describe_service=self._describe,
+            ),
+        )
+        return app
+
+    def _refuse(self, refusal: Refusal) -> ResponseReturnValue:
+        self.metrics.refusals.labels(str(refusal.status)).inc()
+        headers = {} if refusal.retry_after_s is None else {"Retry-After": str(refusal.retry_after_s)}
+        return refusal.body(), refusal.status, headers
+
+    def _describe(self) -> dict[str, object]:
+        return {
+            "name": "trio-stt",
+            "version": __version__,
+            "instance": self.settings.instance,
+            "uptime_seconds": round(self.health.uptime_s, 3),
+            "readiness": self.admission.readiness.value,
+            "language": self.settings.language,
+            "model": self._model,
+            "voice_activity": self.voice.active,
+            "sessions": len(self.sessions),
+            "speakers": self.admission.speakers,
+            "listeners": self.admission.listeners,
+        }
+
+    def _add_health(self) -> None:
+        self.health.add("model", self._model_health)
+        self.health.add("recogniser", self._breaker_health)
+        self.health.add("decoders", self._decoder_health)
+        self.health.add("voice_activity", self._voice_health)
+        thresholds = self.settings.health_memory_degraded, self.settings.health_memory_unhealthy
+        self.health.add("memory", partial(memory_health, *thresholds))
+
+    def _model_health(self) -> PartHealth:
+        if self._engine is None:
+            return PartHealth(Status.UNHEALTHY, "being loaded")
+        if self._model.get("graph") == "dynamic":
+            return PartHealth(
+                Status.DEGRADED, "the graph is not compiled: decoding is several times slower", self._model
+            )
+        return PartHealth(Status.HEALTHY, "loaded", self._model)
+
+    def _breaker_health(self) -> PartHealth:
+        seen = self.breaker.statistics()
+        figures: dict[str, object] = {"breaker": seen.state.value, "recent_failures": seen.failures}
+        status = {
+            BreakerState.CLOSED: Status.HEALTHY,
+            BreakerState.HALF_OPEN: Status.DEGRADED,
+            BreakerState.OPEN: Status.UNHEALTHY,
+        }[seen.state]
+        return PartHealth(
+            status, "working" if status is Status.HEALTHY else "failing, new speakers are refused", figures
+        )
+
+    def _decoder_health(self) -> PartHealth:
+        seen = self.decoders.statistics()
+        figures: dict[str, object] = {"threads": seen.threads, "busy": seen.busy, "waiting": seen.waiting}
+        if seen.oldest_call_s > self.settings.decode_hang_s:
+            return PartHealth(Status.UNHEALTHY, f"a decoding call has hung for {seen.oldest_call_s:.0f} s", figures)
+        return PartHealth(Status.HEALTHY, "working", figures)
+
+    def _voice_health(self) -> PartHealth:
+        if not self.settings.vad_enabled:
+            return PartHealth(Status.HEALTHY, "off: everything is decoded")
+        degraded = self.voice.degraded
+        status = Status.DEGRADED if degraded else Status.HEALTHY
+        return PartHealth(status, f"{self.voice.active} decides what is speech", {"detector": self.voice.active})
+
+    def _add_gauges(self) -> None:
+        gauge = self.metrics.gauge
+        gauge("ready", "1 if new speakers are let in", lambda: float(self.admission.ready))
+        gauge("speakers", "Speaking streams", lambda: self.admission.speakers)
+        gauge("speakers_limit", "Speaking streams that are let in", lambda: self.admission.max_speakers)
+        gauge("listeners", "Listening clients", lambda: self.admission.listeners)
+        gauge("sessions", "Calls with at least one client", lambda: len(self.sessions))
+        gauge("decoder_threads_busy", "Threads that decode now", lambda: self.decoders.statistics().busy)
+        gauge(
+            "decoder_calls_waiting",
+            "Recogniser calls that wait for a thread",
+            lambda: self.decoders.statistics().waiting,
+        )
+        gauge("breaker_open", "1 while the recogniser's breaker is not closed", lambda: float(not self.breaker.admits))
+        gauge(
+            "voice_activity_degraded",
+            "1 while the preferred detector is not in use",
+            lambda: float(self.voice.degraded),
+        )

@@ -1,0 +1,112 @@
+"""The connections that are open and what is remembered of those that were."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, deque
+from collections.abc import Iterator
+from typing import Protocol
+
+import trio
+from attrs import frozen
+
+from trio_stt.dialects.events import Close, StreamRequest
+
+RECENT = 50
+"""Ended connections that are remembered one by one."""
+
+FREQUENT = 5
+"""Close codes named as frequent."""
+
+VANISHED = 1006
+"""The close code of a peer that went without a close frame (RFC 6455, section 7.4.1)."""
+
+
+class LiveConnection(Protocol):
+    """What is asked of an open connection."""
+
+    request: StreamRequest
+    stream_id: str
+    opened_at: float
+
+    def stop(self, close: Close) -> None:
+        """Ends the connection with that code, after its last final. Returns at once."""
+
+
+@frozen
+class EndedConnection:
+    """A connection that was: its close code and how long it lasted."""
+
+    stream_id: str
+    code: int
+    reason: str
+    duration_s: float
+    ended_at: float
+
+
+class Connections:
+    """Registry of one instance."""
+
+    def __init__(self) -> None:
+        self._open: dict[str, LiveConnection] = {}
+        self._one_left = trio.Event()
+        self._recent: deque[EndedConnection] = deque(maxlen=RECENT)
+        self._codes: Counter[int] = Counter()
+        self._total_duration_s = 0.0
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def __iter__(self) -> Iterator[LiveConnection]:
+        return iter(tuple(self._open.values()))
+
+    def add(self, connection: LiveConnection) -> None:
+        """A connection was accepted."""
+        self._open[connection.stream_id] = connection
+
+    def remove(self, connection: LiveConnection, close: Close) -> None:
+        """It ended, with that code."""
+        if self._open.pop(connection.stream_id, None) is None:
+            return
+        self._one_left.set()
+        duration_s = time.monotonic() - connection.opened_at
+        self._codes[close.code] += 1
+        self._total_duration_s += duration_s
+        self._recent.append(
+            EndedConnection(connection.stream_id, close.code, close.reason, round(duration_s, 3), round(time.time(), 3))
+        )
+
+    def stop_all(self, close: Close) -> None:
+        """Ends every connection with that code."""
+        for connection in self:
+            connection.stop(close)
+
+    async def wait_empty(self) -> None:
+        """Returns when no connection is open. May be cancelled."""
+        while self._open:
+            self._one_left = trio.Event()
+            await self._one_left.wait()
+
+    def statistics(self) -> dict[str, object]:
+        """The part `websocket_stats` of ``/ws/stats``."""
+        ended = self._codes.total()
+        return {
+            "active_connections": len(self._open),
+            "total_disconnects": ended,
+            "disconnect_codes": {str(code): count for code, count in sorted(self._codes.items())},
+            "average_connection_duration_seconds": round(self._total_duration_s / ended, 3) if ended else 0.0,
+            "recent_disconnects": [
+                {
+                    "stream_id": one.stream_id,
+                    "code": one.code,
+                    "reason": one.reason,
+                    "duration_seconds": one.duration_s,
+                    "timestamp": one.ended_at,
+                }
+                for one in self._recent
+            ],
+        }
+
+    def frequent_codes(self) -> list[dict[str, int]]:
+        """The part `frequent_disconnect_codes`: the commonest close codes, most frequent first."""
+        return [{"code": code, "count": count} for code, count in self._codes.most_common(FREQUENT)]

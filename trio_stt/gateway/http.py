@@ -1,0 +1,122 @@
+"""The HTTP routes: health, statistics, metrics; and what an HTTP client is told that meant the WebSocket."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from attrs import frozen
+from quart import Response, jsonify
+from quart_trio import QuartTrio
+from werkzeug.exceptions import HTTPException
+
+from trio_stt import __version__
+from trio_stt.gateway.admission import Admission
+from trio_stt.gateway.connections import Connections
+from trio_stt.operations.health import Health, Status, worst
+from trio_stt.operations.metrics import Metrics
+from trio_stt.recognition.breaker import Breaker
+from trio_stt.recognition.decoders import Decoders
+
+
+@frozen
+class Surroundings:
+    """What the routes tell about."""
+
+    instance: str
+    health: Health
+    admission: Admission
+    connections: Connections
+    metrics: Metrics
+    breakers: tuple[Breaker, ...]
+    decoders: Decoders
+    describe_service: Callable[[], dict[str, object]]
+
+
+def add_routes(app: QuartTrio, around: Surroundings) -> None:
+    """Adds every plain HTTP route and the JSON error bodies to `app`."""
+
+    @app.get("/health")
+    async def health() -> tuple[Response, int]:
+        return _health(around)
+
+    @app.get("/health/simple")
+    async def simple_health() -> tuple[Response, int]:
+        serving = around.admission.ready and worst(around.health.parts()) is not Status.UNHEALTHY
+        status = Status.HEALTHY if serving else Status.UNHEALTHY
+        return jsonify(status=str(status), timestamp=time.time()), 200 if serving else 503
+
+    @app.get("/ws/stats")
+    async def statistics() -> Response:
+        return jsonify(_statistics(around))
+
+    @app.get("/metrics")
+    async def metrics() -> Response:
+        return Response(around.metrics.expose(), content_type="text/plain; version=0.0.4; charset=utf-8")
+
+    @app.get("/ws/vosk/")
+    async def not_a_websocket() -> tuple[Response, int, dict[str, str]]:
+        body = {"error": {"code": "upgrade_required", "message": "connect with a WebSocket client", "parameter": None}}
+        return jsonify(body), 426, {"Upgrade": "websocket"}
+
+    @app.errorhandler(HTTPException)
+    async def http_error(error: HTTPException) -> tuple[Response, int]:
+        code = error.name.lower().replace(" ", "_")
+        return jsonify(error={"code": code, "message": error.description, "parameter": None}), error.code or 500
+
+
+def _health(around: Surroundings) -> tuple[Response, int]:
+    parts = around.health.parts()
+    status = worst(parts)
+    body = {
+        "status": str(status),
+        "ready": around.admission.ready,
+        "timestamp": time.time(),
+        "uptime_seconds": round(around.health.uptime_s, 3),
+        "version": __version__,
+        "instance": around.instance,
+        "capacity": {"streams": around.admission.speakers, "limit": around.admission.max_speakers},
+        "details": {
+            name: {"status": str(part.status), "message": part.message, **part.figures} for name, part in parts.items()
+        },
+    }
+    return jsonify(body), 503 if status is Status.UNHEALTHY else 200
+
+
+def _statistics(around: Surroundings) -> dict[str, object]:
+    workers = around.decoders.statistics()
+    return {
+        "websocket_stats": around.connections.statistics(),
+        "frequent_disconnect_codes": around.connections.frequent_codes(),
+        "active_clients_info": [
+            {
+                "stream_id": connection.stream_id,
+                "client_id": connection.request.client_id,
+                "session_id": connection.request.session_id,
+                "speak": connection.request.speak,
+                "language": connection.request.language,
+                "connected_seconds": round(time.monotonic() - connection.opened_at, 3),
+            }
+            for connection in around.connections
+        ],
+        "circuit_breaker_status": {breaker.name: _breaker(breaker) for breaker in around.breakers},
+        "service_info": around.describe_service(),
+        "workers": {
+            "threads": workers.threads,
+            "busy": workers.busy,
+            "waiting": workers.waiting,
+            "calls": workers.calls,
+            "oldest_call_seconds": round(workers.oldest_call_s, 3),
+        },
+    }
+
+
+def _breaker(breaker: Breaker) -> dict[str, object]:
+    seen = breaker.statistics()
+    return {
+        "state": seen.state.value,
+        "recent_calls": seen.calls,
+        "recent_failures": seen.failures,
+        "opened": seen.opened,
+        "retry_after_seconds": round(seen.retry_after_s, 3),
+    }

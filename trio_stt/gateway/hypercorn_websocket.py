@@ -1,0 +1,97 @@
+"""Hypercorn's WebSocket, with three things mended: compression, messages that are too large, the peer's close code.
+
+Hypercorn offers no settings for these, so `install` puts our stream class in the place of its own.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Final
+
+import hypercorn.protocol.h11
+from hypercorn.protocol.events import Body, Data, Event, Request, StreamClosed
+from hypercorn.protocol.ws_stream import FrameTooLargeError, WSStream
+from wsproto.connection import ConnectionState
+from wsproto.events import CloseConnection, Message, Ping
+from wsproto.frame_protocol import CloseReason
+
+CLOSE_LINGER_S: Final = 2.0
+"""How long a connection that we closed stays open, its data thrown away, so that the peer can read the close frame."""
+
+PEER_CLOSE_CODE: Final = "trio_stt.peer_close_code"
+"""Key of the ASGI scope's ``state`` under which the code of the peer's close frame stands."""
+
+
+def install() -> None:
+    """From now on hypercorn's HTTP/1.1 connections speak WebSocket through `WebSocketStream`. May be called again."""
+    hypercorn.protocol.h11.WSStream = WebSocketStream  # type: ignore[attr-defined]
+
+
+class WebSocketStream(WSStream):
+    """Declines compression, stops at the first message that is too large, notes the peer's close code.
+
+    Hypercorn accepts permessage-deflate whenever it is offered, and a small frame then inflates to hundreds of
+    megabytes. After a message over the limit it goes on collecting, tells the application nothing, and leaves the
+    connection open.
+    """
+
+    _oversized = False
+
+    async def handle(self, event: Event) -> None:
+        """Takes one event of the connection."""
+        if isinstance(event, Request):
+            kept = [(name, value) for name, value in event.headers if name.lower() != b"sec-websocket-extensions"]
+            event = dataclasses.replace(event, headers=kept)
+        elif isinstance(event, Body | Data) and self._oversized:
+            await self._discard(event.data)
+            return
+        await super().handle(event)
+
+    async def app_send(self, message: Any) -> None:
+        """Takes one message of the application."""
+        if self._oversized and not self.closed:
+            return  # the close frame is out, and `_close_later` ends the connection
+        await super().app_send(message)
+
+    async def _handle_events(self) -> None:
+        for event in self.connection.events():
+            if isinstance(event, Message):
+                try:
+                    self.buffer.extend(event)
+                except FrameTooLargeError:
+                    await self._refuse_oversized()
+                    return
+                if event.message_finished:
+                    message = self.buffer.to_message()
+                    self.buffer.clear()
+                    await self._tell_app(message)
+            elif isinstance(event, Ping):
+                await self._send_wsproto_event(event.response())
+            elif isinstance(event, CloseConnection):
+                self.scope["state"][PEER_CLOSE_CODE] = int(event.code)
+                if self.connection.state == ConnectionState.REMOTE_CLOSING:
+                    await self._send_wsproto_event(event.response())
+                await self.send(StreamClosed(stream_id=self.stream_id))
+
+    async def _refuse_oversized(self) -> None:
+        self._oversized = True
+        self.buffer.clear()
+        self.task_group.spawn(self._close_later)
+        await self._send_wsproto_event(CloseConnection(code=CloseReason.MESSAGE_TOO_BIG))
+        await self._tell_app({"type": "websocket.disconnect", "code": int(CloseReason.MESSAGE_TOO_BIG)})
+
+    async def _tell_app(self, message: dict[str, Any]) -> None:
+        if self.app_put is not None:
+            await self.app_put(message)
+
+    async def _discard(self, data: bytes) -> None:
+        if self.closed:
+            return
+        self.connection.receive_data(data)
+        if any(isinstance(event, CloseConnection) for event in self.connection.events()):
+            await self.send(StreamClosed(stream_id=self.stream_id))
+
+    async def _close_later(self) -> None:
+        await self.context.sleep(CLOSE_LINGER_S)
+        if not self.closed:
+            await self.send(StreamClosed(stream_id=self.stream_id))

@@ -1,0 +1,46 @@
+"""Structured logs: one JSON object a line on standard error, or coloured text for people."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+import structlog
+
+
+def configure_logs(level: str, format: str) -> None:
+    """Sets up structlog and routes the standard library's loggers (hypercorn, quart) through it. Call once, at start.
+
+    `format`: ``json`` or ``console``. What is bound with `structlog.contextvars` (the stream id) stands on every line.
+    """
+    shared: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    renderer: structlog.typing.Processor = (
+        structlog.processors.JSONRenderer() if format == "json" else structlog.dev.ConsoleRenderer()
+    )
+    number = logging.getLevelNamesMapping()[level]
+    structlog.configure(
+        processors=[*shared, structlog.processors.format_exc_info, renderer]
+        if format == "json"
+        else [*shared, renderer],
+        wrapper_class=structlog.make_filtering_bound_logger(number),
+        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=False,
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[*shared, structlog.stdlib.add_logger_name],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *_exceptions(format), renderer],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(max(number, logging.INFO))
+
+
+def _exceptions(format: str) -> list[structlog.typing.Processor]:
+    return [structlog.processors.format_exc_info] if format == "json" else []

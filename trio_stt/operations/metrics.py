@@ -1,0 +1,41 @@
+"""Prometheus metrics of one instance. Labels are few and bounded: never a session, a client or a language asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+
+LAG_BUCKETS_S = (0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 2.0, 5.0, 10.0)
+
+
+class Metrics:
+    """The instance's metrics in a registry of their own, so that several instances can live in one process (tests)."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        self.connections = self._counter("connections", "WebSockets accepted")
+        self.refusals = self._counter("refusals", "Connections refused before accept, by HTTP status", "status")
+        self.closes = self._counter("closes", "Connections ended, by close code (1006: the peer vanished)", "code")
+        self.audio_seconds = self._counter("audio_seconds", "Audio received, in seconds")
+        self.speech_seconds = self._counter("speech_seconds", "Audio given to the recogniser, in seconds")
+        self.captions = self._counter("captions", "Captions published, partial or final", "kind")
+        self.decode_failures = self._counter("decode_failures", "Recogniser calls that failed")
+        self.lag = Histogram(
+            "trio_stt_caption_lag_seconds",
+            "Age of the oldest undecoded audio when a caption was published",
+            buckets=LAG_BUCKETS_S,
+            registry=self.registry,
+        )
+
+    def gauge(self, name: str, help: str, read: Callable[[], float]) -> None:
+        """A gauge that is read when somebody scrapes."""
+        Gauge(f"trio_stt_{name}", help, registry=self.registry).set_function(read)
+
+    def expose(self) -> bytes:
+        """All metrics in Prometheus' text format."""
+        return generate_latest(self.registry)
+
+    def _counter(self, name: str, help: str, *labels: str) -> Counter:
+        return Counter(f"trio_stt_{name}", help, labels, registry=self.registry)

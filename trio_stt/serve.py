@@ -1,0 +1,176 @@
+"""Hypercorn on Trio: sockets, signals, drain, exit code."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from functools import partial
+
+import click
+import hypercorn.trio
+import structlog
+import trio
+from hypercorn.config import Config, Sockets
+
+from trio_stt.app import Instance
+from trio_stt.audio.vad import DetectorError
+from trio_stt.dialects.native import MAX_FRAME_BYTES
+from trio_stt.gateway import hypercorn_websocket
+from trio_stt.operations.logs import configure_logs
+from trio_stt.recognition.engine import EngineError, ModelError
+from trio_stt.settings import Settings, SettingsError, load
+
+SEND_BUFFER_BYTES = 64 * 1024
+"""Kernel buffer for what a client has not taken. A caption is 0.3 kB; a small buffer shows early who does not read."""
+
+PING_INTERVAL_S = 10.0
+READ_TIMEOUT_S = 30.0
+"""A peer that answers no ping and sends nothing for so long is cut."""
+
+KEEP_ALIVE_S = 75.0
+"""Idle HTTP connections; longer than a proxy in front keeps its own, so that the proxy closes first."""
+
+ENDING_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+HYPERCORN_GRACE_S = 3.0
+"""After the drain: for close frames that are still on their way."""
+
+
+class AddressError(OSError):
+    """The address cannot be listened on. The message says what to do."""
+
+
+class _Config(Config):
+    """Hypercorn's configuration for our sockets."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__()
+        self._tcp_user_timeout_ms = round(settings.tcp_user_timeout_s * 1000)
+        self.bind = [f"{settings.server_host}:{settings.server_port}"]
+        self.websocket_max_message_size = MAX_FRAME_BYTES
+        self.websocket_ping_interval = PING_INTERVAL_S
+        self.read_timeout = READ_TIMEOUT_S  # type: ignore[assignment]
+        self.keep_alive_timeout = KEEP_ALIVE_S
+        self.graceful_timeout = HYPERCORN_GRACE_S
+        self.include_server_header = False
+        self.accesslog = None
+        self.errorlog = logging.getLogger("hypercorn.error")
+
+    def open_sockets(self) -> None:
+        """Binds the listening sockets; their connections inherit a small send buffer and an end to unread data.
+
+        Raises `OSError`.
+        """
+        self._sockets = super().create_sockets()
+        for sock in self._sockets.insecure_sockets:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
+            if hasattr(socket, "TCP_USER_TIMEOUT"):
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, self._tcp_user_timeout_ms)
+
+    def create_sockets(self) -> Sockets:
+        """The sockets that `open_sockets` bound."""
+        return self._sockets
+
+
+async def serve(
+    settings: Settings,
+    *,
+    stop: trio.Event,
+    hurry: trio.Event,
+    task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serves until `stop` is set, then drains for at most `drain_timeout_s`, less if `hurry` is set.
+
+    Starts (`task_status`) with the server's URL once speakers are let in. Raises `AddressError` or
+    `trio_stt.recognition.engine.ModelError`. If cancelled, connections are cut.
+    """
+    log = structlog.get_logger()
+    hypercorn_websocket.install()
+    config = _Config(settings)
+    try:
+        config.open_sockets()
+    except OSError as error:
+        raise AddressError(
+            f"Cannot listen on {settings.server_host}:{settings.server_port}: {error.strerror or error}. "
+            "Is another server running? SERVER_HOST and SERVER_PORT choose the address."
+        ) from error
+    instance = Instance(settings)
+    drained = trio.Event()
+    async with trio.open_nursery() as background:
+        async with trio.open_nursery() as serving:
+            start = partial(hypercorn.trio.serve, instance.app, config, shutdown_trigger=drained.wait)
+            (url,) = await serving.start(start)
+            await background.start(instance.run)
+            log.info("ready", url=url, instance=settings.instance)
+            task_status.started(url)
+            await stop.wait()
+            log.info("draining", streams=len(instance.connections), timeout_s=settings.drain_timeout_s)
+            await _drain(instance, settings.drain_timeout_s, hurry)
+            log.info("stopped", streams_cut=len(instance.connections))
+            drained.set()
+        background.cancel_scope.cancel()
+
+
+async def _drain(instance: Instance, timeout_s: float, hurry: trio.Event) -> None:
+    async with trio.open_nursery() as nursery:
+
+        async def wait_for_streams() -> None:
+            await instance.drain()
+            nursery.cancel_scope.cancel()
+
+        nursery.cancel_scope.deadline = trio.current_time() + timeout_s
+        nursery.start_soon(wait_for_streams)
+        await hurry.wait()
+        nursery.cancel_scope.cancel()
+
+
+async def serve_until_signal(settings: Settings) -> None:
+    """Serves until SIGTERM or SIGINT (Ctrl-C), then drains; a second signal ends the drain. Raises as `serve`."""
+    stop, hurry = trio.Event(), trio.Event()
+    async with trio.open_nursery() as nursery:
+
+        async def watch_signals(task_status: trio.TaskStatus[None]) -> None:
+            with trio.open_signal_receiver(*ENDING_SIGNALS) as signals:
+                task_status.started()
+                async for _ in signals:
+                    (hurry if stop.is_set() else stop).set()
+
+        await nursery.start(watch_signals)
+        await serve(settings, stop=stop, hurry=hurry)
+        nursery.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def serve_in_background(settings: Settings) -> AsyncIterator[str]:
+    """Serves while the block runs; yields the server's URL. Raises as `serve`, in an exception group."""
+    stop, hurry = trio.Event(), trio.Event()
+    async with trio.open_nursery() as nursery:
+        yield await nursery.start(partial(serve, settings, stop=stop, hurry=hurry))
+        stop.set()
+
+
+@click.command("serve")
+def serve_command() -> None:
+    """Run the server until SIGTERM or Ctrl-C. Settings come from the environment and .env."""
+    try:
+        settings = load()
+    except SettingsError as error:
+        raise click.UsageError(str(error)) from error
+    configure_logs(settings.log_level, settings.log_format)
+    try:
+        trio.run(serve_until_signal, settings)
+    except* (AddressError, ModelError, EngineError, DetectorError) as errors:
+        for leaf in _leaves(errors):
+            click.echo(f"Error: {leaf}", err=True)
+        raise SystemExit(1) from None
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            yield from _leaves(error)
+        else:
+            yield error

@@ -1,0 +1,259 @@
+"""One speaker's audio on its way to captions: decoded, resampled, gated, recognised, published."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+
+import attrs
+import numpy as np
+import structlog
+
+from trio_stt.audio import formats
+from trio_stt.audio.detection import VoiceStream
+from trio_stt.audio.resample import Resampler
+from trio_stt.audio.speech_gate import Ended, GateEvent, Opened, Speech, SpeechGate, TooLong
+from trio_stt.audio.utterance_cut import choose_cut, own_words
+from trio_stt.audio.vad import WINDOW_SAMPLES
+from trio_stt.dialects.events import Audio, StreamRequest, Transcript, Word
+from trio_stt.recognition.engine import HeardWord, Samples
+from trio_stt.recognition.speaker import Heard, SpeakerRecogniser
+
+NOTHING: Samples = np.zeros(0, np.int16)
+
+LAG_WORTH_TELLING_MS = 500
+"""A caption says how far recognition is behind only when it is further than this (`lag_ms`)."""
+
+
+class Utterance:
+    """The open utterance: where it began, what it is called, how far it was decoded. In samples at 16 kHz."""
+
+    def __init__(self, segment_id: str, start: int, context: int, heard_before: Sequence[HeardWord]) -> None:
+        """`context`: samples before `start` that are decoded again; `heard_before`: the words heard there, and later."""
+        self.segment_id = segment_id
+        self.start = start
+        self.decoded_from = start - context
+        self.decoded_to = self.decoded_from
+        self.heard_before = heard_before
+        self.text = ""
+        self._undecoded: list[Samples] = []
+
+    @property
+    def undecoded_samples(self) -> int:
+        """Samples that the gate passed and the recogniser has not been given."""
+        return sum(part.size for part in self._undecoded)
+
+    def add(self, samples: Samples) -> None:
+        """Adds audio to be decoded."""
+        self._undecoded.append(samples)
+
+    def take(self) -> Samples:
+        """The undecoded audio; it counts as decoded from now on."""
+        parts, self._undecoded = self._undecoded, []
+        samples = parts[0] if len(parts) == 1 else np.concatenate(parts) if parts else NOTHING
+        self.decoded_to += samples.size
+        return samples
+
+    def without_context(self, text: str) -> str:
+        """A partial's text without the words that belong to the final before this utterance."""
+        words = text.split()
+        for known in (
+            word.text for word in self.heard_before if word.start < self.start and word.end > self.decoded_from
+        ):
+            if words and words[0] == known:
+                del words[0]
+        return " ".join(words)
+
+
+class ChunkIds:
+    """Remembers which part of the stream each chunk with an id covered."""
+
+    def __init__(self) -> None:
+        self._chunks: deque[tuple[int, int]] = deque()  # (position after the chunk's last sample, id)
+
+    def add(self, frame: Audio) -> None:
+        """Notes `frame`, if it has an id."""
+        if frame.chunk_id is not None:
+            self._chunks.append((frame.position + frame.count, frame.chunk_id))
+
+    def covering(self, end_sample: int) -> int | None:
+        """The id of the chunk that holds the sample before `end_sample`; chunks before it are forgotten."""
+        while self._chunks and self._chunks[0][0] < end_sample:
+            self._chunks.popleft()
+        return self._chunks[0][1] if self._chunks else None
+
+
+class Captioner:
+    """Turns the frames of one stream into captions. One task uses it; close it with `aclose`."""
+
+    def __init__(
+        self,
+        request: StreamRequest,
+        stream_id: str,
+        *,
+        gate: SpeechGate,
+        voice: VoiceStream | None,
+        recogniser: SpeakerRecogniser,
+        publish: Callable[[Transcript], None],
+        wants_partials: Callable[[], bool],
+        lag_ms: Callable[[], int],
+        chunk_samples: int,
+        log: structlog.stdlib.BoundLogger,
+    ) -> None:
+        """`voice` None: the gate is off. `chunk_samples`: least audio (16 kHz) given to the recogniser in one call."""
+        self._request = request
+        self._stream_id = stream_id
+        self._gate = gate
+        self._voice = voice
+        self._recogniser = recogniser
+        self._publish = publish
+        self._wants_partials = wants_partials
+        self._lag_ms = lag_ms
+        self._chunk_samples = chunk_samples
+        self._log = log
+        self._resampler = Resampler(request.sample_rate)
+        self._rest = NOTHING  # less than a window
+        self._utterance: Utterance | None = None
+        self._cut_words: Sequence[HeardWord] = ()
+        self._chunk_ids = ChunkIds()
+        self._segments = 0
+        self.received = 0
+        """Samples received, at the stream's own rate."""
+
+    @property
+    def speaking(self) -> bool:
+        """Whether an utterance is open."""
+        return self._utterance is not None
+
+    @property
+    def settled(self) -> int:
+        """The position (stream's own rate) before which no later utterance can begin; never falls."""
+        settled: int = self._resampler.to_stream(self._gate.settled)
+        return min(settled, self.received)
+
+    async def hear(self, frames: Sequence[Audio]) -> None:
+        """Deals with `frames` and publishes what they complete. Cancelled, it leaves the stream useless."""
+        for frame in frames:
+            self._chunk_ids.add(frame)
+        payload = b"".join(frame.payload for frame in frames)
+        self.received += sum(frame.count for frame in frames)
+        await self._judge(self._resampler.push(formats.decode(payload, self._request.encoding)))
+
+    async def finish(self) -> None:
+        """Ends all that was received: the open utterance, if any, gets its final."""
+        await self._judge(self._resampler.flush())
+        rest, self._rest = self._rest, NOTHING
+        await self._follow(self._gate.finish(rest))
+
+    def give_up(self) -> None:
+        """The stream cannot go on: the open utterance, if any, gets a final of what is known of it."""
+        utterance, self._utterance = self._utterance, None
+        if utterance is not None:
+            self._caption(utterance, utterance.text, (), end=utterance.decoded_to, is_final=True)
+
+    async def aclose(self) -> None:
+        """Gives the recogniser back."""
+        await self._recogniser.aclose()
+
+    async def _judge(self, samples: Samples) -> None:
+        samples = np.concatenate((self._rest, samples)) if self._rest.size else samples
+        whole = samples.size - samples.size % WINDOW_SAMPLES
+        self._rest = samples[whole:]
+        if not whole:
+            return
+        windows = samples[:whole].reshape(-1, WINDOW_SAMPLES)
+        probabilities = await self._voice.probabilities(windows) if self._voice else np.ones(len(windows), np.float32)
+        await self._follow(self._gate.push(samples[:whole], probabilities))
+
+    async def _follow(self, events: Sequence[GateEvent]) -> None:
+        for event in events:
+            if isinstance(event, Opened):
+                self._segments += 1
+                segment_id = f"{self._stream_id}-{self._segments}"
+                self._utterance = Utterance(segment_id, event.start, event.context, self._cut_words)
+                self._cut_words = ()
+            elif isinstance(event, Speech):
+                self._open_utterance.add(event.samples)
+            elif isinstance(event, Ended):
+                await self._end(event.end)
+            elif isinstance(event, TooLong):
+                await self._cut()
+        if self._utterance is not None and self._utterance.undecoded_samples >= self._chunk_samples:
+            await self._decode(self._utterance)
+
+    @property
+    def _open_utterance(self) -> Utterance:
+        if self._utterance is None:
+            raise RuntimeError("the speech gate sent speech outside an utterance")
+        return self._utterance
+
+    async def _decode(self, utterance: Utterance) -> None:
+        partial = self._wants_partials()
+        text = await self._recogniser.accept(utterance.take(), partial=partial)
+        text = utterance.without_context(text) if utterance.heard_before else text
+        if partial and text and text != utterance.text:
+            utterance.text = text
+            self._caption(utterance, text, (), end=utterance.decoded_to, is_final=False)
+
+    async def _end(self, end: int) -> None:
+        utterance, self._utterance = self._open_utterance, None
+        heard = await self._recogniser.finish(utterance.take())
+        self._final(utterance, heard, self._placed(utterance, heard), end)
+
+    async def _cut(self) -> None:
+        """The utterance is as long as one may be: everything so far is decoded, then it is cut at a good place."""
+        utterance, self._utterance = self._open_utterance, None
+        heard = await self._recogniser.finish(utterance.take())
+        words = self._placed(utterance, heard)
+        tail, tail_start = self._gate.tail
+        at = choose_cut([(word.start, word.end) for word in words], tail, tail_start)
+        events = self._gate.cut(at)
+        self._cut_words = words
+        self._final(utterance, heard, [word for word in words if word.start < at], at)
+        await self._follow([event for event in events if not isinstance(event, Ended)])
+
+    def _placed(self, utterance: Utterance, heard: Heard) -> list[HeardWord]:
+        """The utterance's own words on the stream's 16 kHz clock."""
+        words = [
+            attrs.evolve(word, start=word.start + utterance.decoded_from, end=word.end + utterance.decoded_from)
+            for word in heard.words
+        ]
+        return own_words(utterance.heard_before, words, utterance.start) if utterance.heard_before else words
+
+    def _final(self, utterance: Utterance, heard: Heard, words: Sequence[HeardWord], end: int) -> None:
+        text = " ".join(word.text for word in words) if heard.words else utterance.without_context(heard.text)
+        self._caption(utterance, text, words, end=end, is_final=True)
+
+    def _caption(
+        self, utterance: Utterance, text: str, words: Sequence[HeardWord], *, end: int, is_final: bool
+    ) -> None:
+        rate = self._request.sample_rate
+        end_sample = min(self._resampler.to_stream(end), self.received)
+        lag_ms = self._lag_ms()
+        self._publish(
+            Transcript(
+                session_id=self._request.session_id,
+                client_id=self._request.client_id,
+                stream_id=self._stream_id,
+                segment_id=utterance.segment_id,
+                text=text,
+                is_final=is_final,
+                language=self._request.language,
+                start_sample=self._resampler.to_stream(utterance.start),
+                end_sample=end_sample,
+                sample_rate=rate,
+                timestamp=time.time(),
+                words=tuple(
+                    Word(
+                        word.text,
+                        self._resampler.to_stream(max(word.start, utterance.start)) / rate,
+                        self._resampler.to_stream(max(word.end, utterance.start)) / rate,
+                        word.confidence,
+                    )
+                    for word in words
+                ),
+                chunk_id=self._chunk_ids.covering(end_sample),
+                lag_ms=lag_ms if lag_ms > LAG_WORTH_TELLING_MS else None,
+            )
+        )

@@ -1,0 +1,144 @@
+"""One client's stream: what it sent is dealt with in order, until it ends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import attrs
+import trio
+
+from trio_stt.dialects.events import (
+    Ack,
+    Close,
+    Configure,
+    Configured,
+    End,
+    Failure,
+    Flush,
+    Misuse,
+    Ping,
+    Pong,
+    StreamRequest,
+)
+from trio_stt.sessions.backlog import AudioRun, Backlog
+from trio_stt.sessions.captioner import Captioner
+from trio_stt.sessions.session import Member
+
+STARVED_S = 1.0
+"""An open utterance ends after so long without any samples (the wire's "Ends")."""
+
+SILENT_ACK_S = 0.5
+"""In silence an ack moves at least so often; the wire promises once a second."""
+
+ENDED = Close(1000, "")
+
+
+class Stream:
+    """The order of things for one connection; listeners have no `captioner`. Run it once."""
+
+    def __init__(
+        self,
+        member: Member,
+        backlog: Backlog,
+        captioner: Captioner | None,
+        *,
+        check_language: Callable[[str], Failure | None],
+    ) -> None:
+        """`check_language` says why a speaker cannot speak that language here, or None."""
+        self._member = member
+        self._backlog = backlog
+        self._captioner = captioner
+        self._check_language = check_language
+        self._acked = 0
+        self._acked_at = trio.current_time()
+
+    @property
+    def acked(self) -> int:
+        """The `sample` of the last ack."""
+        return self._acked
+
+    async def run(self) -> Close:
+        """Deals with the backlog until the stream ends; returns how. The last final and the ack are queued by then.
+
+        Cancelled, it leaves the open utterance unfinished: finish the backlog instead.
+        """
+        while True:
+            item = await self._next()
+            if item is None:
+                await self._finish()
+            elif isinstance(item, AudioRun):
+                await self._hear(item)
+            elif isinstance(item, Flush):
+                await self._finish()
+                self._ack(from_finalize=True, id=item.id)
+            elif isinstance(item, End):
+                await self._finish()
+                self._ack()
+                return ENDED
+            elif isinstance(item, Close):
+                await self._finish()
+                if self._member.request.framing == "seq":
+                    self._ack()
+                return item
+            elif isinstance(item, Configure):
+                await self._configure(item)
+            elif isinstance(item, Ping):
+                self._member.outbox.put(Pong(item.id))
+            elif isinstance(item, Misuse):
+                if item.close_code is not None:
+                    await self._finish()
+                self._member.outbox.put(item.failure)
+                if item.close_code is not None:
+                    return Close(item.close_code, item.failure.code)
+
+    async def _next(self) -> object:
+        """The next thing to do; None when an open utterance has starved."""
+        speaking = self._captioner is not None and self._captioner.speaking
+        with trio.move_on_after(STARVED_S if speaking else float("inf")):
+            return await self._backlog.take()
+        return None
+
+    async def _hear(self, run: AudioRun) -> None:
+        if self._captioner is None:
+            raise RuntimeError("audio from a client that does not speak")
+        was_speaking = self._captioner.speaking
+        await self._captioner.hear(run.frames)
+        ended = was_speaking and not self._captioner.speaking
+        silent = not self._captioner.speaking and trio.current_time() - self._acked_at >= SILENT_ACK_S
+        if self._member.request.framing == "seq" and (ended or silent):
+            self._ack()
+
+    async def _finish(self) -> None:
+        if self._captioner is not None:
+            await self._captioner.finish()
+
+    def _ack(self, *, from_finalize: bool = False, id: str | int | None = None) -> None:
+        if self._captioner is not None:
+            self._acked = max(self._acked, self._captioner.settled)
+        self._acked_at = trio.current_time()
+        self._member.outbox.put(Ack(self._acked, from_finalize, id))
+
+    async def _configure(self, event: Configure) -> None:
+        request = self._member.request
+        changes = dict(event.changes)
+        language = changes.get("language", request.language)
+        if self._captioner is not None and language != request.language:
+            failure = self._check_language(str(language))
+            if failure is not None:
+                self._member.outbox.put(failure)
+                return
+            await self._finish()
+        self._member.request = attrs.evolve(request, **changes)
+        self._member.outbox.put(Configured(values_in_force(self._member.request)))
+
+
+def values_in_force(request: StreamRequest) -> dict[str, object]:
+    """What `configure` can change, as it stands."""
+    return {
+        "transcript": request.transcript,
+        "translation": request.translation,
+        "language": request.language,
+        "read_language": request.read_language,
+        "target": list(request.target),
+        "partials": request.partials,
+    }
