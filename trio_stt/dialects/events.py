@@ -6,8 +6,9 @@ Positions and counts of samples are at the speaker's own rate, counted from the 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
-from attrs import field, frozen
+from attrs import Factory, field, frozen
 
 # ── client → server ──────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -38,7 +39,7 @@ class End:
 class Configure:
     """New values for the client's own settings; only those named in `changes` (see `StreamRequest` for the names)."""
 
-    changes: Mapping[str, object]
+    changes: Mapping[str, Any]
 
 
 @frozen
@@ -191,7 +192,7 @@ class StreamRequest:
     transcript: bool = True
     translation: bool = False
     language: str = "en"
-    read_language: str = "en"
+    read_language: str = Factory(lambda self: self.language, takes_self=True)
     target: tuple[str, ...] = ()
     speak: bool = True
     encoding: str = "pcm_s16le"

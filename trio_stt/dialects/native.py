@@ -236,7 +236,7 @@ def encode(event: ServerEvent, *, timestamp: float, words: bool = False) -> str:
         case Pong():
             _add_id(fields, event.id)
         case Configured():
-            fields.update({name: _as_in_query(value) for name, value in event.values.items()})
+            fields.update(event.values)
         case Presence():
             fields.update(event=event.event, client_id=event.client_id)
         case GoAway():
@@ -244,10 +244,16 @@ def encode(event: ServerEvent, *, timestamp: float, words: bool = False) -> str:
         case Failure():
             fields.update(event.extra)
             fields.update(code=event.code, message=event.message)
-    return _encode(fields)
+    return encode_fields(fields)
 
 
-_encode = json.JSONEncoder(ensure_ascii=False, check_circular=False, allow_nan=False, separators=(",", ":")).encode
+_JSON: Final = json.JSONEncoder(ensure_ascii=False, check_circular=False, allow_nan=False, separators=(",", ":"))
+
+
+def encode_fields(fields: dict[str, object]) -> str:
+    """A message as it goes over the wire: compact JSON, nothing escaped that UTF-8 can carry."""
+    return _JSON.encode(fields)
+
 
 _TYPES: Final[dict[type, str]] = {
     Ready: "ready",
@@ -303,7 +309,3 @@ def _word_fields(words: Iterable[Word]) -> list[dict[str, object]]:
 def _add_id(fields: dict[str, object], given: str | int | None) -> None:
     if given is not None:
         fields["id"] = given
-
-
-def _as_in_query(value: object) -> object:
-    return ",".join(value) if isinstance(value, tuple) else value

@@ -77,7 +77,6 @@ def parse_request(query: Iterable[tuple[str, str]], limits: Limits) -> StreamReq
     for name in ("translation", "resume"):
         if values.get(name):
             return _not_available(name, code="not_available")
-    values.setdefault("read_language", values.get("language", "en"))
     max_duration_s = min(values.pop("max_duration", limits.max_duration_s), limits.max_duration_s)
     idle_timeout_s = min(values.pop("idle_timeout", limits.idle_timeout_s), limits.idle_timeout_s)
     speaks = values.get("speak", True)
