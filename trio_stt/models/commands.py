@@ -1,0 +1,208 @@
+"""``trio-stt models``: list, install, compile, verify, remove, tools. Progress and messages go to standard error."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+from typing import Any, Literal
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from trio_stt import settings
+from trio_stt.models import catalogue, compile_graph, install, manifest, openfst
+from trio_stt.models.errors import ModelStoreError
+from trio_stt.models.installed import InstalledModel, folder_of, installed
+from trio_stt.models.layout import graph_kind
+from trio_stt.models.lock import exclusive
+
+CompileChoice = Literal["auto", "yes", "no"]
+
+
+class _Group(click.Group):
+    """Shows a `ModelStoreError` or a wrong setting as a message, exit code 1."""
+
+    def invoke(self, context: click.Context) -> Any:
+        try:
+            return super().invoke(context)
+        except (ModelStoreError, settings.SettingsError) as error:
+            raise click.ClickException(str(error)) from error
+        except OSError as error:
+            raise click.ClickException(f"{error.strerror or error}: {error.filename or 'the file system'}") from error
+
+
+@click.group(name="models", cls=_Group)
+@click.option("--models-dir", type=click.Path(path_type=Path), help="Folder of models; default: MODELS_DIR.")
+@click.pass_context
+def commands(context: click.Context, models_dir: Path | None) -> None:
+    """Speech models: which there are, installing and compiling them."""
+    context.obj = models_dir or settings.load().models_dir
+
+
+_compile_option = click.option(
+    "--compile",
+    "choice",
+    type=click.Choice(["auto", "yes", "no"]),
+    default="auto",
+    show_default=True,
+    help="Compile the decoding graph; auto: where it fits well in memory and disk.",
+)
+
+
+@commands.command("list")
+@click.pass_obj
+def list_models(models_dir: Path) -> None:
+    """Shows the catalogue and what is installed."""
+    present = {model.language: model for model in installed(models_dir)}
+    known = catalogue.load()
+    table = Table()
+    for heading in ("Language", "Name", "Archive", "Licence"):
+        table.add_column(heading, no_wrap=True)
+    table.add_column("Download", justify="right")
+    table.add_column("Installed")
+    for entry in known.values():
+        state = _state(present.get(entry.language))
+        table.add_row(entry.language, entry.name, entry.archive, entry.licence, f"{entry.bytes / 1e6:.0f} MB", state)
+    for model in present.values():
+        if model.language not in known:
+            table.add_row(model.language, "", "your own", "", "", _state(model))
+    Console(width=None if sys.stdout.isatty() else 140).print(table)
+
+
+@commands.command("install")
+@click.argument("language")
+@click.option(
+    "--from", "source", metavar="FILE|URL", help="Take the archive from here, not from the catalogue's sources."
+)
+@click.option("--sha256", metavar="SUM", help="The SHA-256 that the archive must have, in place of the one known.")
+@_compile_option
+@click.pass_obj
+def install_model(
+    models_dir: Path, language: str, source: str | None, sha256: str | None, choice: CompileChoice
+) -> None:
+    """Installs the model for LANGUAGE; does nothing when it is installed already."""
+    install.check_language(language)
+    console = Console(stderr=True)
+    with exclusive(models_dir, language, console):
+        model = folder_of(models_dir, language)
+        if model.exists():
+            console.print(f"{language} is installed already: {model} (graph {graph_kind(model)}).")
+        else:
+            install.install(models_dir, language, install.Wish(source, sha256), console)
+            console.print(f"Installed {language}: {model}")
+        _compile(model, choice, console)
+
+
+@commands.command("compile")
+@click.argument("language")
+@click.pass_obj
+def compile_model(models_dir: Path, language: str) -> None:
+    """Compiles the decoding graph of LANGUAGE's model, however large: six times faster decoding."""
+    install.check_language(language)
+    console = Console(stderr=True)
+    with exclusive(models_dir, language, console):
+        model = _installed(models_dir, language)
+        if graph_kind(model) == "compiled":
+            console.print(f"The graph of {language} is compiled already.")
+        _compile(model, "yes", console)
+
+
+@commands.command("verify")
+@click.argument("language", required=False)
+@click.pass_obj
+def verify_models(models_dir: Path, language: str | None) -> None:
+    """Compares every file of LANGUAGE's model, or of all models, with what was installed."""
+    console = Console(stderr=True)
+    paths = [_installed(models_dir, language)] if language else [model.path for model in installed(models_dir)]
+    if not paths:
+        raise ModelStoreError(f"No model is installed in {models_dir}. Run: trio-stt models install en")
+    if not all([_verify(path, console) for path in paths]):  # noqa: C419 - all of them, not up to the first fault
+        raise click.exceptions.Exit(1)
+
+
+@commands.command("remove")
+@click.argument("language")
+@click.pass_obj
+def remove_model(models_dir: Path, language: str) -> None:
+    """Removes LANGUAGE's model. The sum of its archive stays known."""
+    install.check_language(language)
+    console = Console(stderr=True)
+    with exclusive(models_dir, language, console):
+        model = _installed(models_dir, language)
+        install.clear_stale(models_dir, language)
+        compile_graph.clear_stale(model)
+        doomed = models_dir / f".new-{language}@removed"
+        model.rename(doomed)  # gone at once for everybody else
+        shutil.rmtree(doomed)
+        shutil.rmtree(models_dir / ".downloads" / language, ignore_errors=True)
+        console.print(f"Removed {model}")
+
+
+@commands.command("tools")
+@click.option("--into", default=openfst.TOOLS_DIR, type=click.Path(path_type=Path), show_default=True)
+def unpack_tools(into: Path) -> None:
+    """Brings OpenFst's tools, which compile graphs, without root (Debian, Ubuntu); nothing when they are there."""
+    console = Console(stderr=True)
+    tools = openfst.find(into)
+    if tools is None:
+        tools = openfst.unpack_tools(into, console)
+    console.print(f"OpenFst's tools: {tools.folder}")
+
+
+def _installed(models_dir: Path, language: str) -> Path:
+    install.check_language(language)
+    model = folder_of(models_dir, language)
+    if not model.is_dir():
+        raise ModelStoreError(f"{language} is not installed ({model}). Run: trio-stt models install {language}")
+    return model
+
+
+def _compile(model: Path, choice: CompileChoice, console: Console) -> None:
+    """Compiles the graph of `model` if `choice` and this machine allow it, saying why not; "yes" insists."""
+    if choice == "no" or graph_kind(model) == "compiled":
+        return
+    needed = compile_graph.estimate(model)
+    console.print(f"Compiling the decoding graph takes {needed}.")
+    against = compile_graph.obstacle(needed, model) if choice == "auto" else None
+    tools = openfst.find(openfst.TOOLS_DIR)
+    if tools is None:
+        against = openfst.INSTALL_HINT
+    if tools is not None and against is None:
+        compile_graph.compile_graph(model, tools, console)
+        console.print(f"Compiled and checked: {model}")
+        return
+    if choice == "yes":
+        raise ModelStoreError(f"The graph was not compiled: {against}")
+    console.print(
+        f"The graph stays as shipped (it works, six times slower): {against}."
+        f" Compile it later with: trio-stt models compile {_language_of(model)}".replace("..", "."),
+        style="yellow",
+        markup=False,
+    )
+
+
+def _language_of(model: Path) -> str:
+    return model.name.removeprefix("vosk-model").removeprefix("-") or "en"
+
+
+def _verify(model: Path, console: Console) -> bool:
+    known = manifest.read(model)
+    if known is None:
+        console.print(f"{model}: no manifest, it was not installed by this command; nothing to compare with.")
+        return True
+    found = manifest.faults(model, known)
+    for fault in found:
+        console.print(f"{model}: {fault}", style="red", markup=False)
+    if found:
+        console.print(f"Mend it: trio-stt models remove {known.language}; trio-stt models install {known.language}")
+    else:
+        console.print(f"{model}: {len(known.files)} files, all as installed (from {known.origin.source}).")
+    return not found
+
+
+def _state(model: InstalledModel | None) -> str:
+    if model is None:
+        return "no"
+    return f"{model.size_bytes / 1e6:.0f} MB, {'compiled' if model.compiled else 'as shipped'}"
