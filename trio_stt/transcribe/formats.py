@@ -1,4 +1,4 @@
-"""What `transcribe` writes: plain text, JSON lines, SubRip or WebVTT. A format turns one transcript into text to write."""
+"""What `transcribe` writes: plain text, JSON lines, SubRip or WebVTT. A format makes text of one transcript."""
 
 from __future__ import annotations
 

@@ -15,10 +15,11 @@ import numpy as np
 from attrs import frozen
 from av.container import InputContainer
 
+from trio_stt.transcribe.pipe import PIPE_READ_BYTES, Pipe
 from trio_stt.transcribe.sound import SAMPLE_RATE, Samples, SourceError
 
-PIPE_READ_BYTES = 4096
-"""Most bytes asked of a pipe at once; it gives what it has, so that live sound is not held back."""
+FILE_READ_BYTES = 32768
+"""Bytes that FFmpeg asks of a file at once."""
 
 MAX_LEADING_SILENCE_S = 3600
 """A later start of the sound than this, in a video, is taken for a broken time stamp."""
@@ -35,46 +36,33 @@ class Media:
     blocks: Iterator[Samples]
 
 
-class _Pipe:
-    """A stream that cannot be rewound, with only what FFmpeg needs; `read` returns as soon as there is something."""
-
-    def __init__(self, stream: BinaryIO) -> None:
-        self._stream = stream
-
-    def read(self, count: int) -> bytes:
-        read1 = getattr(self._stream, "read1", self._stream.read)
-        return bytes(read1(min(count, PIPE_READ_BYTES)))
-
-
 @contextlib.contextmanager
-def open_media(source: Path | BinaryIO, name: str, *, raw_rate: int | None = None) -> Iterator[Media]:
-    """Opens a file or a binary stream; `name` is what messages call it. Blocks.
+def open_media(source: Path | BinaryIO | Pipe, name: str, *, raw_rate: int | None = None) -> Iterator[Media]:
+    """Opens a file, an open file that can be rewound, or a pipe; `name` is what messages call it. Blocks.
 
     `raw_rate`: the source is headerless mono s16le at so many samples a second. Raises `SourceError`.
     """
     with contextlib.ExitStack() as stack:
         if isinstance(source, Path):
             try:
-                file: BinaryIO = stack.enter_context(source.open("rb"))
+                source = stack.enter_context(source.open("rb"))
             except OSError as error:
                 raise SourceError(f"{name} cannot be read: {error.strerror}.") from error
-        else:
-            file = source
-        container = stack.enter_context(_open_container(file, name, raw_rate))
+        container = stack.enter_context(_open_container(source, name, raw_rate))
         if container.streams.best("audio") is None:
             raise SourceError(f"{name} holds no sound: FFmpeg finds no audio stream in it.")
         yield Media(_duration_s(container), _decode(container, name))
 
 
-def _open_container(file: BinaryIO, name: str, raw_rate: int | None) -> InputContainer:
+def _open_container(file: BinaryIO | Pipe, name: str, raw_rate: int | None) -> InputContainer:
     options = {} if raw_rate is None else {"sample_rate": str(raw_rate), "ch_layout": "mono"}
     try:
         return av.open(
-            file if file.seekable() else _Pipe(file),
+            file,
             mode="r",
             format=None if raw_rate is None else "s16le",
             options=options,
-            buffer_size=PIPE_READ_BYTES if not file.seekable() else 32768,
+            buffer_size=PIPE_READ_BYTES if isinstance(file, Pipe) else FILE_READ_BYTES,
             metadata_errors="replace",
         )
     except av.FFmpegError as error:

@@ -1,3 +1,4 @@
+import contextlib
 import io
 import os
 import threading
@@ -8,6 +9,7 @@ import pytest
 from sounds import tone, write_sound
 
 from trio_stt.transcribe.media import open_media
+from trio_stt.transcribe.pipe import Pipe
 from trio_stt.transcribe.sound import SourceError
 
 
@@ -57,16 +59,27 @@ def test_the_sound_of_a_video_keeps_its_place_under_the_picture(tmp_path):
     assert not samples[:7900].any()
 
 
+@contextlib.contextmanager
+def open_pipe():
+    """Both ends of a pipe."""
+    reading, writing = os.pipe()
+    with os.fdopen(reading, "rb") as source, os.fdopen(writing, "wb", buffering=0) as sink:
+        yield Pipe(source), sink
+
+
+@contextlib.contextmanager
 def feed(data):
     """A pipe out of which `data` can be read once, as from standard input."""
-    reading, writing = os.pipe()
 
     def write():
-        with os.fdopen(writing, "wb") as pipe:
-            pipe.write(data)
+        with sink:
+            sink.write(data)
 
-    threading.Thread(target=write).start()
-    return os.fdopen(reading, "rb")
+    with open_pipe() as (source, sink):
+        writer = threading.Thread(target=write)
+        writer.start()
+        yield source
+        writer.join()
 
 
 @pytest.mark.parametrize(("container", "codec"), [("wav", "pcm_s16le"), ("flac", "flac"), ("mp3", "libmp3lame")])
@@ -86,13 +99,22 @@ def test_headerless_samples_on_a_pipe_are_read_at_the_given_rate():
 
 
 def test_a_live_pipe_is_not_held_back():
-    reading, writing = os.pipe()
-    with os.fdopen(reading, "rb") as pipe, os.fdopen(writing, "wb", buffering=0) as microphone:
+    with open_pipe() as (source, microphone):
         microphone.write(tone(1, 16000).tobytes())
-        with open_media(pipe, "standard input", raw_rate=16000) as media:
+        with open_media(source, "standard input", raw_rate=16000) as media:
             heard = 0
             while heard < 15000:  # more is not written before this much was read
                 heard += len(next(media.blocks))
+
+
+def test_a_stopped_pipe_ends_although_its_writer_does_not():
+    with open_pipe() as (source, microphone):
+        microphone.write(tone(1, 16000).tobytes())
+        with open_media(source, "standard input", raw_rate=16000) as media:
+            next(media.blocks)
+            threading.Timer(0.05, source.stop).start()
+            for _ in media.blocks:
+                pass
 
 
 def test_a_file_cut_short_gives_what_is_there(tmp_path):
