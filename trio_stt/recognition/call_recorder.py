@@ -59,7 +59,8 @@ class CallRecorder:
 
     def __init__(self, file: Path) -> None:
         """Makes `file` anew, for its owner's eyes only. Raises `OSError`."""
-        self._file = os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb")
+        # Unbuffered: whatever ends the process, the calls that were made are in the file.
+        self._file = os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb", buffering=0)
         self._file.write(MAGIC)
         self._lock = threading.Lock()
 
@@ -77,7 +78,7 @@ class CallRecorder:
         return result
 
     def close(self) -> None:
-        """Writes what is still in memory, and closes the file."""
+        """Closes the file."""
         with self._lock:
             self._file.close()
 

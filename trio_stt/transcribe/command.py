@@ -1,0 +1,169 @@
+"""The command line of `trio-stt transcribe`."""
+
+from __future__ import annotations
+
+import secrets
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
+from pathlib import Path
+
+import click
+import trio
+from rich.console import Console
+
+from trio_stt.client.native_client import stream_url
+from trio_stt.dialects.events import StreamRequest
+from trio_stt.settings import Settings, SettingsError, load
+from trio_stt.transcribe.display import Display
+from trio_stt.transcribe.exit_codes import ExitCode
+from trio_stt.transcribe.formats import caption_format
+from trio_stt.transcribe.job import Job, run_job
+from trio_stt.transcribe.microphone import list_microphones
+from trio_stt.transcribe.pipe import Pipe
+from trio_stt.transcribe.sound import SourceError
+from trio_stt.transcribe.sources import MediaSource, MicrophoneSource, Source
+
+LIVE_FRAME_MS = 100
+"""Frames of sound that is sent as it is spoken."""
+
+FILE_FRAME_MS = 400
+"""Frames of a file that is sent as fast as the server takes it: fewer messages for the same sound."""
+
+STANDARD_INPUT = "-"
+
+
+@click.command()
+@click.argument("files", nargs=-1, metavar="[FILE]...")
+@click.option("--mic", is_flag=True, help="Transcribe a microphone until Ctrl-C.")
+@click.option("--mic-device", metavar="NAME", help="The microphone with NAME in its name.")
+@click.option("--list-mics", is_flag=True, help="List the microphones and exit.")
+@click.option(
+    "--raw",
+    "raw_rate",
+    type=click.IntRange(8000, 48000),
+    metavar="RATE",
+    help="Standard input is headerless mono s16le at RATE samples a second.",
+)
+@click.option("--server", metavar="URL", help="ws://HOST:PORT of a running server; without it one is started here.")
+@click.option("--language", metavar="TAG", help="What is spoken (BCP-47).  [default: the setting LANGUAGE]")
+@click.option("--session", metavar="ID", help="The call to join.  [default: a new one]")
+@click.option("--client", metavar="ID", help="Who speaks.  [default: a new name]")
+@click.option(
+    "--format",
+    "format_name",
+    type=click.Choice(["text", "json", "srt", "vtt"]),
+    default="text",
+    show_default=True,
+    help="What is written on standard output.",
+)
+@click.option("--words", is_flag=True, help="With --format json: times and confidences of words.")
+@click.option("--realtime", is_flag=True, help="Send files no faster than they were spoken.")
+def transcribe(
+    files: tuple[str, ...],
+    mic: bool,
+    mic_device: str | None,
+    list_mics: bool,
+    raw_rate: int | None,
+    server: str | None,
+    language: str | None,
+    session: str | None,
+    client: str | None,
+    format_name: str,
+    words: bool,
+    realtime: bool,
+) -> None:
+    """Write captions of FILEs (any sound or video), of standard input (-) or of a microphone (--mic).
+
+    Results go to standard output, everything else to standard error. Exit codes: 0 all done, 2 wrong options, 3 a
+    source could not be read, 4 no server, 5 connection lost, 130 Ctrl-C.
+    """
+    if list_mics:
+        raise SystemExit(_list_microphones())
+    sources = _sources(files, mic, mic_device, raw_rate, realtime)
+    if words and format_name != "json":
+        raise click.UsageError("--words needs --format json; srt and vtt use the times of words anyway.")
+    try:
+        settings = load()
+    except SettingsError as error:
+        raise click.UsageError(str(error)) from error
+    form = caption_format(format_name, words=words)
+    request = StreamRequest(
+        client_id=client or _new_id("speaker"),
+        session_id=session or _new_id("transcribe"),
+        language=language or settings.language,
+        framing="seq",
+        partials=sys.stderr.isatty(),
+        words=form.needs_words,
+    )
+    job = Job(sources, request, form, realtime)
+    with open(sys.stdout.fileno(), "wb", buffering=0, closefd=False) as output:
+        display = Display(Console(stderr=True, highlight=False))
+        code = trio.run(run_job, job, _server(server, request, settings), output, display)
+    raise SystemExit(code)
+
+
+def _sources(
+    files: tuple[str, ...], mic: bool, mic_device: str | None, raw_rate: int | None, realtime: bool
+) -> list[Source]:
+    if mic or mic_device is not None:
+        if files:
+            raise click.UsageError("Give either FILEs or --mic, not both.")
+        return [MicrophoneSource(mic_device)]
+    if not files:
+        raise click.UsageError("Nothing to transcribe: give FILEs, - for standard input, or --mic.")
+    if files.count(STANDARD_INPUT) > 1:
+        raise click.UsageError("Standard input (-) can be read only once.")
+    if raw_rate is not None and STANDARD_INPUT not in files:
+        raise click.UsageError("--raw is about standard input: give - as the FILE.")
+    frame_ms = LIVE_FRAME_MS if realtime else FILE_FRAME_MS
+    return [
+        _standard_input(raw_rate, frame_ms)
+        if file == STANDARD_INPUT
+        else MediaSource(Path(file), file, frame_ms=frame_ms)
+        for file in files
+    ]
+
+
+def _standard_input(raw_rate: int | None, frame_ms: int) -> Source:
+    stdin = sys.stdin.buffer
+    if stdin.isatty():
+        raise click.UsageError("Standard input is a terminal: pipe sound into it, or use --mic.")
+    if stdin.seekable():
+        return MediaSource(stdin, "standard input", frame_ms=frame_ms, raw_rate=raw_rate)
+    return MediaSource(Pipe(stdin), "standard input", frame_ms=LIVE_FRAME_MS, raw_rate=raw_rate)
+
+
+def _server(
+    url: str | None, request: StreamRequest, settings: Settings
+) -> Callable[[], AbstractAsyncContextManager[str]]:
+    if url is None:
+        # Here, because it loads the recogniser and the whole server.
+        from trio_stt.transcribe.own_server import start_own_server
+
+        return partial(start_own_server, settings, request.language)
+    try:
+        stream_url(url, request)
+    except ValueError as error:
+        raise click.UsageError(f"--server: {error}.") from error
+
+    @asynccontextmanager
+    async def running_server() -> AsyncIterator[str]:
+        yield url
+
+    return running_server
+
+
+def _new_id(kind: str) -> str:
+    return f"{kind}-{secrets.token_hex(4)}"
+
+
+def _list_microphones() -> ExitCode:
+    try:
+        for name in list_microphones():
+            click.echo(name)
+    except SourceError as error:
+        click.echo(f"Error: {error}", err=True)
+        return ExitCode.SOURCE
+    return ExitCode.OK
