@@ -123,6 +123,11 @@ class SpeechGate:
         return self._now
 
     @property
+    def kept_samples(self) -> int:
+        """Samples held now: at most 5 s, or hangover and a push, while open; else pre-roll, candidate and a push."""
+        return self._kept.end - self._kept.start
+
+    @property
     def settled(self) -> int:
         """Every `Opened.start` from now on is this or later; never decreasing. Sound before it needs no keeping."""
         if self._start is not None:
@@ -165,7 +170,7 @@ class SpeechGate:
         if self._start is not None:
             if self._speaking:
                 self._speech_end = self._now
-            self._end(min(self._now, self._speech_end + self._post_roll), events)
+            self._end(self._end_of_speech(self._start), events)
             self._at_once = True
         self._forget()
         return events
@@ -178,7 +183,7 @@ class SpeechGate:
     def cut(self, at: int) -> list[GateEvent]:
         """Ends the utterance that is `TooLong` at `at` and begins the next there, with up to 1 s before it as context.
 
-        `at` must lie inside the utterance and within its newest 5 s; else ValueError.
+        `at` must lie inside the utterance and in what is kept of it, 5 s at least; else ValueError.
         """
         if self._start is None or not self._cut_due:
             raise RuntimeError("cut() without TooLong before it")
@@ -237,7 +242,7 @@ class SpeechGate:
         if self._speaking:
             if self._now - start > self._max_utterance:
                 # Speech resumes in the hangover where there is no room left: the silence before it is the best cut.
-                self._end(min(self._speech_end + self._post_roll, self._now - WINDOW_SAMPLES), events)
+                self._end(self._due, events)
                 self._at_once = True
                 self._while_silent(events)
                 return
@@ -248,11 +253,14 @@ class SpeechGate:
                 self._cut_due = True
                 events.append(TooLong(self._now))
             return
-        end = min(self._now, self._speech_end + self._post_roll)
-        if self._now - self._speech_end >= self._hangover or end - start > self._max_utterance - WINDOW_SAMPLES:
+        end = self._end_of_speech(start)
+        if self._now - self._speech_end >= self._hangover or end == start + self._max_utterance:
             self._end(end, events)
         else:
             self._due = end
+
+    def _end_of_speech(self, start: int) -> int:
+        return min(self._now, self._speech_end + self._post_roll, start + self._max_utterance)
 
     def _open(self, events: list[GateEvent]) -> None:
         begin = self._floor if self._candidate is None else self._candidate.start - self._pre_roll
@@ -293,10 +301,12 @@ class _Kept:
     def __init__(self) -> None:
         self._pieces: deque[Samples] = deque()
         self.start = 0
+        self.end = 0
 
     def append(self, samples: Samples) -> None:
         if len(samples):
             self._pieces.append(samples)
+            self.end += len(samples)
 
     def between(self, begin: int, end: int) -> Samples:
         found: list[Samples] = []
