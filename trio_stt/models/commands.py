@@ -84,7 +84,7 @@ def install_model(
 ) -> None:
     """Installs the model for LANGUAGE; does nothing when it is installed already."""
     install.check_language(language)
-    console = Console(stderr=True)
+    console = _messages()
     with exclusive(models_dir, language, console):
         model = folder_of(models_dir, language)
         if model.exists():
@@ -101,7 +101,7 @@ def install_model(
 def compile_model(models_dir: Path, language: str) -> None:
     """Compiles the decoding graph of LANGUAGE's model, however large: six times faster decoding."""
     install.check_language(language)
-    console = Console(stderr=True)
+    console = _messages()
     with exclusive(models_dir, language, console):
         model = _installed(models_dir, language)
         if graph_kind(model) == "compiled":
@@ -114,7 +114,7 @@ def compile_model(models_dir: Path, language: str) -> None:
 @click.pass_obj
 def verify_models(models_dir: Path, language: str | None) -> None:
     """Compares every file of LANGUAGE's model, or of all models, with what was installed."""
-    console = Console(stderr=True)
+    console = _messages()
     paths = [_installed(models_dir, language)] if language else [model.path for model in installed(models_dir)]
     if not paths:
         raise ModelStoreError(f"No model is installed in {models_dir}. Run: trio-stt models install en")
@@ -128,7 +128,7 @@ def verify_models(models_dir: Path, language: str | None) -> None:
 def remove_model(models_dir: Path, language: str) -> None:
     """Removes LANGUAGE's model. The sum of its archive stays known."""
     install.check_language(language)
-    console = Console(stderr=True)
+    console = _messages()
     with exclusive(models_dir, language, console):
         model = _installed(models_dir, language)
         install.clear_stale(models_dir, language)
@@ -144,11 +144,16 @@ def remove_model(models_dir: Path, language: str) -> None:
 @click.option("--into", default=openfst.TOOLS_DIR, type=click.Path(path_type=Path), show_default=True)
 def unpack_tools(into: Path) -> None:
     """Brings OpenFst's tools, which compile graphs, without root (Debian, Ubuntu); nothing when they are there."""
-    console = Console(stderr=True)
+    console = _messages()
     tools = openfst.find(into)
     if tools is None:
         tools = openfst.unpack_tools(into, console)
     console.print(f"OpenFst's tools: {tools.folder}")
+
+
+def _messages() -> Console:
+    """Standard error, without breaking lines that a terminal or a log would break better."""
+    return Console(stderr=True, soft_wrap=True, highlight=False)
 
 
 def _installed(models_dir: Path, language: str) -> Path:
@@ -165,22 +170,21 @@ def _compile(model: Path, choice: CompileChoice, console: Console) -> None:
         return
     needed = compile_graph.estimate(model)
     console.print(f"Compiling the decoding graph takes {needed}.")
-    against = compile_graph.obstacle(needed, model) if choice == "auto" else None
+    against = compile_graph.obstacle(needed, model)
     tools = openfst.find(openfst.TOOLS_DIR)
-    if tools is None:
-        against = openfst.INSTALL_HINT
-    if tools is not None and against is None:
-        compile_graph.compile_graph(model, tools, console)
-        console.print(f"Compiled and checked: {model}")
+    if tools is None and choice == "yes":
+        raise ModelStoreError(f"The graph was not compiled. {openfst.INSTALL_HINT}")
+    if tools is None or (against is not None and choice == "auto"):
+        why = openfst.INSTALL_HINT if tools is None else f"Not compiled by itself: {against}."
+        later = f"Compile it later with: trio-stt models compile {_language_of(model)}"
+        console.print(
+            f"The graph stays as shipped (it works, six times slower). {why} {later}", style="yellow", markup=False
+        )
         return
-    if choice == "yes":
-        raise ModelStoreError(f"The graph was not compiled: {against}")
-    console.print(
-        f"The graph stays as shipped (it works, six times slower): {against}."
-        f" Compile it later with: trio-stt models compile {_language_of(model)}".replace("..", "."),
-        style="yellow",
-        markup=False,
-    )
+    if against is not None:
+        console.print(f"This may fail: {against}.", style="yellow")
+    compile_graph.compile_graph(model, tools, console)
+    console.print(f"Compiled and checked: {model}")
 
 
 def _language_of(model: Path) -> str:

@@ -61,8 +61,8 @@ def estimate(model: Path) -> Estimate:
     """
     halves = sum(half.stat().st_size for half in _halves(model))
     # Upper bounds of what was measured: English, 46 MB of halves: 45 s, 0.7 GB, result 225 MB; Korean, 230 MB: 120 s,
-    # 3.2 GB, result 0.9 GB. The disk holds G, A and B (as large as the result) and the result at one time.
-    return Estimate(halves / 1e6, 16 * halves, 5 * halves, 16 * halves)
+    # 3.2 GB, result 0.9 GB. The disk holds the result and what it is converted from, a tenth smaller, at one time.
+    return Estimate(halves / 1e6, 16 * halves, 5 * halves, 10 * halves)
 
 
 def obstacle(needed: Estimate, model: Path) -> str | None:

@@ -27,7 +27,7 @@ from trio_stt.models.manifest import write_atomically
 
 T = TypeVar("T")
 
-ANSWER_TIMEOUT_S = 5
+ANSWER_TIMEOUT_S = 3
 """From the start of the name look-up to the answer's first line; a site that is out of reach is known by then."""
 
 STALL_TIMEOUT_S = 20
