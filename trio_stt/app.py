@@ -16,7 +16,7 @@ from quart_trio import QuartTrio
 from trio_stt import __version__
 from trio_stt.audio.detection import VoiceActivity
 from trio_stt.audio.speech_gate import GateConfig, SpeechGate
-from trio_stt.audio.vad import build_detectors
+from trio_stt.audio.vad import detectors
 from trio_stt.dialects.events import Close, StreamRequest, Transcript
 from trio_stt.dialects.request import Limits, Refusal, parse_request, primary_subtag
 from trio_stt.gateway import http
@@ -70,7 +70,10 @@ class Instance:
             session_size=self.sessions.size,
             is_connected=self.sessions.has,
         )
-        self.voice = VoiceActivity(build_detectors(settings.vad_engine, settings.vad_device), self._log)
+        working, missing = detectors(settings.vad_engine, settings.vad_device)
+        for error in missing:
+            self._log.warning("voice_detector_missing", error=str(error))
+        self.voice = VoiceActivity(working, self._log)
         self._engine: Engine | None = None
         self._model: dict[str, object] = {}
         self._gate_config = GateConfig(
@@ -106,7 +109,6 @@ class Instance:
             )
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.breaker.keep_probing, self._probe)
-            nursery.start_soon(self.voice.keep_recovering)
             self.admission.readiness = Readiness.READY
             task_status.started()
 

@@ -30,7 +30,7 @@ class Heard:
 class SpeakerRecogniser:
     """Decodes one speaker's utterances, one call at a time. Close it with `aclose`.
 
-    The open utterance's audio is kept: when a recogniser fails, a new one hears it all again. While the breaker is open,
+    The open utterance's audio is kept: when a recogniser fails, a new one hears it all again. While the breaker is open
     calls wait.
     """
 

@@ -13,14 +13,12 @@ import structlog
 from trio_stt.audio import formats
 from trio_stt.audio.detection import VoiceStream
 from trio_stt.audio.resample import Resampler
+from trio_stt.audio.samples import WINDOW_SAMPLES, Samples, Windows, joined
 from trio_stt.audio.speech_gate import Ended, GateEvent, Opened, Speech, SpeechGate, TooLong
-from trio_stt.audio.utterance_cut import choose_cut, own_words
-from trio_stt.audio.vad import WINDOW_SAMPLES
+from trio_stt.audio.utterance_cut import choose_cut, own_words, words_before
 from trio_stt.dialects.events import Audio, StreamRequest, Transcript, Word
-from trio_stt.recognition.engine import HeardWord, Samples
+from trio_stt.recognition.engine import HeardWord
 from trio_stt.recognition.speaker import Heard, SpeakerRecogniser
-
-NOTHING: Samples = np.zeros(0, np.int16)
 
 LAG_WORTH_TELLING_MS = 500
 """A caption says how far recognition is behind only when it is further than this (`lag_ms`)."""
@@ -30,7 +28,7 @@ class Utterance:
     """The open utterance: where it began, what it is called, how far it was decoded. In samples at 16 kHz."""
 
     def __init__(self, segment_id: str, start: int, context: int, heard_before: Sequence[HeardWord]) -> None:
-        """`context`: samples before `start` that are decoded again; `heard_before`: the words heard there, and later."""
+        """`context`: samples before `start` that are decoded again; `heard_before`: words known of it."""
         self.segment_id = segment_id
         self.start = start
         self.decoded_from = start - context
@@ -50,8 +48,8 @@ class Utterance:
 
     def take(self) -> Samples:
         """The undecoded audio; it counts as decoded from now on."""
-        parts, self._undecoded = self._undecoded, []
-        samples = parts[0] if len(parts) == 1 else np.concatenate(parts) if parts else NOTHING
+        samples = joined(self._undecoded)
+        self._undecoded = []
         self.decoded_to += samples.size
         return samples
 
@@ -113,7 +111,7 @@ class Captioner:
         self._chunk_samples = chunk_samples
         self._log = log
         self._resampler = Resampler(request.sample_rate)
-        self._rest = NOTHING  # less than a window
+        self._windows = Windows()
         self._utterance: Utterance | None = None
         self._cut_words: Sequence[HeardWord] = ()
         self._chunk_ids = ChunkIds()
@@ -143,8 +141,7 @@ class Captioner:
     async def finish(self) -> None:
         """Ends all that was received: the open utterance, if any, gets its final."""
         await self._judge(self._resampler.flush())
-        rest, self._rest = self._rest, NOTHING
-        await self._follow(self._gate.finish(rest))
+        await self._follow(self._gate.finish(self._windows.take_rest()))
 
     def give_up(self) -> None:
         """The stream cannot go on: the open utterance, if any, gets a final of what is known of it."""
@@ -157,14 +154,12 @@ class Captioner:
         await self._recogniser.aclose()
 
     async def _judge(self, samples: Samples) -> None:
-        samples = np.concatenate((self._rest, samples)) if self._rest.size else samples
-        whole = samples.size - samples.size % WINDOW_SAMPLES
-        self._rest = samples[whole:]
-        if not whole:
+        samples = self._windows.push(samples)
+        if not samples.size:
             return
-        windows = samples[:whole].reshape(-1, WINDOW_SAMPLES)
+        windows = samples.reshape(-1, WINDOW_SAMPLES)
         probabilities = await self._voice.probabilities(windows) if self._voice else np.ones(len(windows), np.float32)
-        await self._follow(self._gate.push(samples[:whole], probabilities))
+        await self._follow(self._gate.push(samples, probabilities))
 
     async def _follow(self, events: Sequence[GateEvent]) -> None:
         for event in events:
@@ -206,12 +201,12 @@ class Captioner:
         utterance, self._utterance = self._open_utterance, None
         heard = await self._recogniser.finish(utterance.take())
         words = self._placed(utterance, heard)
-        tail, tail_start = self._gate.tail
+        tail_start, tail = self._gate.tail()
         at = choose_cut([(word.start, word.end) for word in words], tail, tail_start)
         events = self._gate.cut(at)
         self._cut_words = words
-        self._final(utterance, heard, [word for word in words if word.start < at], at)
-        await self._follow([event for event in events if not isinstance(event, Ended)])
+        self._final(utterance, heard, words_before(words, at), at)
+        await self._follow(events[1:])  # without the first, the `Ended` just dealt with
 
     def _placed(self, utterance: Utterance, heard: Heard) -> list[HeardWord]:
         """The utterance's own words on the stream's 16 kHz clock."""

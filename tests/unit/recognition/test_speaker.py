@@ -1,0 +1,137 @@
+import numpy as np
+import pytest
+import structlog
+import trio
+
+from trio_stt.recognition.breaker import Breaker
+from trio_stt.recognition.engine import EngineError, HeardWord
+from trio_stt.recognition.speaker import ATTEMPTS, Heard, SpeakerRecogniser
+
+
+class InlineDecoders:
+    """`Decoders` without threads."""
+
+    async def run(self, call):
+        await trio.lowlevel.checkpoint()
+        return call()
+
+
+class CountingRecogniser:
+    """Hears one word for each call of `accept`: the number of samples given."""
+
+    def __init__(self, engine):
+        self.engine = engine
+        self.words = []
+
+    def accept(self, samples):
+        if self.engine.failures:
+            self.engine.failures -= 1
+            raise EngineError("planted")
+        self.words.append(str(samples.size))
+
+    def partial(self):
+        self.engine.partials += 1
+        return " ".join(self.words)
+
+    def finish(self):
+        words, self.words = self.words, []
+        return tuple(HeardWord(word, 0, 1, 1.0) for word in words)
+
+
+class FakeEngine:
+    def __init__(self):
+        self.failures = 0
+        self.opened = 0
+        self.partials = 0
+        self.closed = []
+
+    def open(self):
+        self.opened += 1
+        return CountingRecogniser(self)
+
+    def close(self, recogniser):
+        self.closed.append(recogniser)
+
+
+@pytest.fixture
+def engine():
+    return FakeEngine()
+
+
+@pytest.fixture
+def breaker():
+    return Breaker("vosk-en", min_calls=8, wait_s=5, jitter=lambda: 0.0)
+
+
+@pytest.fixture
+def speaker(engine, breaker):
+    return SpeakerRecogniser(engine, InlineDecoders(), breaker, structlog.get_logger())
+
+
+def samples(count):
+    return np.zeros(count, np.int16)
+
+
+async def test_no_recogniser_is_opened_before_somebody_speaks(engine, speaker):
+    await speaker.aclose()
+    assert engine.opened == 0
+    assert engine.closed == []
+
+
+async def test_partials_are_computed_only_when_wanted(engine, speaker):
+    assert await speaker.accept(samples(10), partial=False) == ""
+    assert engine.partials == 0
+    assert await speaker.accept(samples(20), partial=True) == "10 20"
+
+
+async def test_one_recogniser_serves_all_utterances_of_a_speaker(engine, speaker):
+    await speaker.accept(samples(1), partial=False)
+    assert (await speaker.finish(samples(2))).text == "1 2"
+    assert (await speaker.finish(samples(3))).text == "3"
+    assert engine.opened == 1
+    await speaker.aclose()
+    assert len(engine.closed) == 1
+
+
+async def test_after_a_failure_a_new_recogniser_hears_the_whole_utterance_again(engine, speaker):
+    await speaker.accept(samples(10), partial=False)
+    engine.failures = 1
+    assert await speaker.accept(samples(20), partial=True) == "30"
+    heard = await speaker.finish(samples(5))
+    assert heard.text == "30 5"
+    assert engine.opened == 2
+
+
+async def test_audio_that_fails_every_time_ends_with_what_was_heard_before(engine, speaker):
+    await speaker.accept(samples(10), partial=True)
+    engine.failures = ATTEMPTS
+    assert await speaker.finish(samples(20)) == Heard("10")
+    assert (await speaker.finish(samples(7))).text == "7"
+
+
+async def test_a_failed_recogniser_is_never_given_back(engine, speaker):
+    engine.failures = 1
+    await speaker.accept(samples(1), partial=False)
+    await speaker.aclose()
+    assert len(engine.closed) == 1
+    assert engine.opened == 2
+
+
+async def test_calls_wait_while_the_breaker_is_open_and_lose_nothing(engine, breaker, speaker, autojump_clock):
+    async def works() -> bool:
+        return True
+
+    await speaker.accept(samples(10), partial=False)
+    breaker.trip()
+    began = trio.current_time()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(breaker.keep_probing, works)
+        assert (await speaker.finish(samples(5))).text == "10 5"
+        nursery.cancel_scope.cancel()
+    assert trio.current_time() - began == 5
+
+
+async def test_failures_reach_the_breaker(engine, breaker, speaker):
+    engine.failures = 2
+    await speaker.accept(samples(1), partial=False)
+    assert (breaker.statistics().calls, breaker.statistics().failures) == (3, 2)
