@@ -97,10 +97,11 @@ def transcribe(
         partials=sys.stderr.isatty(),
         words=form.needs_words,
     )
+    open_server = _server(server, request, settings)
     job = Job(sources, request, form, realtime)
     with open(sys.stdout.fileno(), "wb", buffering=0, closefd=False) as output:
         display = Display(Console(stderr=True, highlight=False))
-        code = trio.run(run_job, job, _server(server, request, settings), output, display)
+        code = trio.run(run_job, job, open_server, output, display)
     raise SystemExit(code)
 
 
