@@ -108,6 +108,7 @@ def unpack_tools(tools_dir: Path, console: Console) -> OpenFst:
         raise ModelStoreError(
             "This is no Debian or Ubuntu: install OpenFst 1.7 or later with its tools by other means."
         )
+    tools_dir = tools_dir.resolve()
     tools_dir.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=tools_dir, prefix=".packages-") as made:
         folder = Path(made)
@@ -126,11 +127,13 @@ def unpack_tools(tools_dir: Path, console: Console) -> OpenFst:
                 raise ModelStoreError(f"apt-get could not download {' '.join(packages)}: {apt.said}")
         fresh = folder / "root"
         for package in sorted(folder.glob("*.deb")):
-            _run_quietly(["dpkg", "-x", str(package), str(fresh)], folder)
+            unpacked, said = _run_quietly(["dpkg", "-x", str(package), str(fresh)], folder)
+            if not unpacked:
+                raise ModelStoreError(f"dpkg could not unpack {package.name}: {said}")
         shutil.rmtree(tools_dir / "usr", ignore_errors=True)
         (fresh / "usr").replace(tools_dir / "usr")
     tools = find(tools_dir)
-    if tools is None or tools.folder != tools_dir.resolve() / "usr/bin":
+    if tools is None or tools.folder != tools_dir / "usr/bin":
         raise ModelStoreError(f"{' '.join(packages)} were unpacked into {tools_dir}, but the tools are not in them.")
     return tools
 
