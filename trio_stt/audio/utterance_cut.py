@@ -77,22 +77,22 @@ def own_words(previous: Sequence[TimedWord], current: Sequence[Word], cut: int) 
 
     `previous`: all words of the first decoding, also those behind the cut. A word belongs to the final that holds its
     first sample, as the first decoding placed it; the second may place it up to 100 ms elsewhere. So a word that both
-    heard (same text, near or overlapping) is where the first one put it. Of the others, one behind the cut is the
-    second final's unless it is mostly the sound of a word which the first final has and the second decoding did not
-    hear so; one before the cut only if it is mostly the sound of a word behind the cut that the first did hear.
+    heard (same text, near or overlapping) is where the first one put it. Any other is the second final's if it reaches
+    behind the cut and begins no more than that jitter before it, unless it is mostly the sound of a word which the
+    first final has and the second decoding did not hear so.
     """
     same = _same_words(previous, current)
-    heard_otherwise = [word for index, word in enumerate(previous) if index not in same.values()]
-    taken = [word for word in heard_otherwise if word.start < cut]
-    left = [word for word in heard_otherwise if word.start >= cut]
+    taken = [word for index, word in enumerate(previous) if word.start < cut and index not in same.values()]
     owned = []
     for index, word in enumerate(current):
         if index in same:
             own = previous[same[index]].start >= cut
-        elif word.start >= cut:
-            own = not any(_mostly_same_sound(word, other) for other in taken)
         else:
-            own = any(_mostly_same_sound(word, other) for other in left)
+            own = (
+                word.end > cut
+                and word.start >= cut - _JITTER_SAMPLES
+                and not any(_mostly_same_sound(word, other) for other in taken)
+            )
         if own:
             owned.append(word)
     return owned
