@@ -156,7 +156,7 @@ class SpeechGate:
         """Ends what is open here and now (``finalize``, ``eof``, a time-out); `rest`: the samples that fill no window.
 
         Speech too short to have opened an utterance is opened and ended, so that no short last word is lost. Speech
-        that goes on behind it opens the next utterance exactly here, without a minimum length.
+        that goes on behind it opens the next utterance exactly here, without a minimum length. None begins before here.
         """
         self._require_no_cut_due()
         if len(rest) >= WINDOW_SAMPLES:
@@ -172,6 +172,7 @@ class SpeechGate:
                 self._speech_end = self._now
             self._end(self._end_of_speech(self._start), events)
             self._at_once = True
+        self._floor = self._now
         self._forget()
         return events
 

@@ -138,11 +138,11 @@ def test_finish_opens_and_ends_speech_that_is_too_short() -> None:
     assert np.array_equal(given_sound(events), sound(5 * W + 50, 2 * W))
 
 
-def test_finish_in_silence_does_nothing_and_positions_go_on_behind_the_rest() -> None:
+def test_finish_in_silence_ends_nothing_and_nothing_begins_before_it() -> None:
     gate, _ = windows_of(PLAIN, "..")
     assert gate.finish(sound(70)) == []
     assert gate.position == 2 * W + 70
-    assert positions(gate.push(sound(2 * W), [SPEECH] * 2)) == [("opened", 0)]
+    assert positions(gate.push(sound(2 * W), [SPEECH] * 2)) == [("opened", 2 * W + 70)]
 
 
 def test_a_rest_of_a_whole_window_and_windows_without_probabilities_are_refused() -> None:

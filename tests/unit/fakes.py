@@ -1,0 +1,88 @@
+"""Twins without threads or models: a voice detector that hears loudness, a recogniser that counts samples."""
+
+import numpy as np
+import trio
+
+from trio_stt.recognition.engine import SAMPLE_RATE, EngineError, HeardWord
+
+LOUD = 8000
+WORD_SAMPLES = SAMPLE_RATE // 2
+
+
+def sound(seconds: float, rate: int = SAMPLE_RATE) -> np.ndarray:
+    """Loud sound: speech to `LoudnessVoice`."""
+    return np.full(round(seconds * rate), LOUD, np.int16)
+
+
+def silence(seconds: float, rate: int = SAMPLE_RATE) -> np.ndarray:
+    """Digital silence."""
+    return np.zeros(round(seconds * rate), np.int16)
+
+
+class InlineDecoders:
+    """`Decoders` without threads."""
+
+    async def run(self, call):
+        await trio.lowlevel.checkpoint()
+        return call()
+
+
+class LoudnessVoice:
+    """A `VoiceStream` to which every loud window is speech."""
+
+    async def probabilities(self, windows):
+        await trio.lowlevel.checkpoint()
+        return (np.abs(windows).max(axis=1) > LOUD / 2).astype(np.float32)
+
+
+class CountingRecogniser:
+    """Hears a word for each half second of loud sound: "w1" in the first half second of the utterance, and so on."""
+
+    def __init__(self, engine):
+        self.engine = engine
+        self.heard = []
+
+    def accept(self, samples):
+        if self.engine.failures:
+            self.engine.failures -= 1
+            raise EngineError("planted")
+        self.engine.given.append(samples)
+        self.heard.append(samples)
+
+    def _words(self):
+        samples = np.concatenate(self.heard) if self.heard else np.zeros(0, np.int16)
+        starts = range(0, len(samples) - WORD_SAMPLES // 2, WORD_SAMPLES)
+        return [
+            HeardWord(f"w{number}", start, min(start + WORD_SAMPLES, len(samples)), 0.9)
+            for number, start in enumerate(starts, 1)
+            if np.abs(samples[start : start + WORD_SAMPLES]).max() > LOUD / 2
+        ]
+
+    def partial(self):
+        return " ".join(word.text for word in self._words())
+
+    def finish(self):
+        words, self.heard = tuple(self._words()), []
+        return words
+
+    def forget(self):
+        self.heard = []
+
+
+class FakeEngine:
+    """An `Engine` of `CountingRecogniser`s; `failures` of the next calls to `accept` raise."""
+
+    description = {"engine": "fake", "model": "fake", "graph": "compiled"}
+    recogniser_limit = None
+
+    def __init__(self):
+        self.failures = 0
+        self.given = []
+        self.open_recognisers = 0
+
+    def open(self):
+        self.open_recognisers += 1
+        return CountingRecogniser(self)
+
+    def close(self, recogniser):
+        self.open_recognisers -= 1
