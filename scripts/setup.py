@@ -116,15 +116,14 @@ def check() -> None:
 
 
 def venv_works() -> bool:
-    """True if `.venv` was made in this place (its scripts name it), its interpreter runs, and pip is in it."""
+    """True if `.venv` was made whole, in this place (its scripts name it), and its interpreter runs."""
     location = VENV / "location"
-    moved = location.exists() and location.read_text() != str(VENV)
-    return not moved and "pip" in _interpreter()
+    return location.exists() and location.read_text() == str(VENV) and _interpreter() != ""
 
 
 def _interpreter() -> str:
-    """What the environment's interpreter says of itself, e.g. "3 11 pip"; empty if it does not run."""
-    question = "import sys, importlib.util as i; print(*sys.version_info[:2], 'pip' if i.find_spec('pip') else '')"
+    """The version of the environment's interpreter, e.g. "3.11"; empty if it does not run."""
+    question = "import sys; print('{}.{}'.format(*sys.version_info))"
     return ask([PYTHON, "-I", "-c", question]).stdout if PYTHON.exists() else ""
 
 
