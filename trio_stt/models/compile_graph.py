@@ -32,7 +32,7 @@ MAX_WORDS_DIFFERENT = 0.1
 """Share of the recording's words that may differ between the graphs: the beam may prune a tie the other way."""
 
 MIN_WORDS_HEARD = 5
-"""Fewer words would compare nothing. The models at hand hear 35 (English) and more than 20 (Korean)."""
+"""Fewer words would compare nothing. The models at hand hear 35 (English) and 31 (Korean)."""
 
 
 @frozen
@@ -60,9 +60,9 @@ def estimate(model: Path) -> Estimate:
     Raises `ModelStoreError` when the halves are not there.
     """
     halves = sum(half.stat().st_size for half in _halves(model))
-    # Upper bounds of what was measured: English, 46 MB of halves: 45 s, 0.7 GB, result 225 MB; Korean, 230 MB: 120 s,
-    # 3.2 GB, result 0.9 GB. The disk holds the result and what it is converted from, a tenth smaller, at one time.
-    return Estimate(halves / 1e6, 16 * halves, 5 * halves, 10 * halves)
+    # Upper bounds of what was measured: English, 46 MB of halves: 45 s, 0.74 GB, result 225 MB; Korean, 230 MB: 120 to
+    # 200 s, 3.2 GB, result 1.0 GB. The disk holds the result and what it was converted from, a tenth smaller.
+    return Estimate(halves / 1e6, 17 * halves, 5 * halves, 10 * halves)
 
 
 def obstacle(needed: Estimate, model: Path) -> str | None:

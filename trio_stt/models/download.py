@@ -34,7 +34,6 @@ STALL_TIMEOUT_S = 20
 """Longest silence in the middle of a download."""
 
 _ATTEMPTS = 4
-_BLOCK_BYTES = 1 << 18
 _FREE_SPACE_LEFT_BYTES = 100_000_000
 
 
@@ -89,8 +88,11 @@ def _go_on(http: httpx.Client, url: str, part: Path, console: Console, *, sum_kn
         for hop in [*response.history, response]:
             _refuse_plain_http(hop.url, sum_known)
         if response.status_code == 416 and have:  # our part is as long as the file, or longer
+            if response.headers.get("Content-Range") == f"bytes */{have}":
+                return
             part.unlink()
-            raise _InterruptedError(f"{url}: the part on the disk does not fit; begin anew.")
+            _go_on(http, url, part, console, sum_known=sum_known, max_bytes=max_bytes)
+            return
         if response.status_code == 206:
             start, total = _content_range(response)
             if start != have:
@@ -121,7 +123,7 @@ def _receive(
     with Progress(*columns, console=console) as progress, part.open("ab" if have else "wb") as file:
         task = progress.add_task(part.name.removesuffix(".part"), total=total, completed=have)
         try:
-            for block in response.iter_raw(_BLOCK_BYTES):
+            for block in response.iter_raw():
                 file.write(block)
                 have += len(block)
                 progress.update(task, completed=have)
