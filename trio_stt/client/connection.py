@@ -2,59 +2,24 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
-
-import trio
-from trio_websocket import (
-    ConnectionClosed,
-    ConnectionRejected,
-    ConnectionTimeout,
-    HandshakeError,
-    WebSocketConnection,
-    open_websocket_url,
-)
+from contextlib import asynccontextmanager
 
 from trio_stt.client.native_client import NativeClient, stream_url
-from trio_stt.dialects.events import Close, ServerEvent, StreamRequest
+from trio_stt.client.websocket import (
+    ServerUnreachableError,
+    StreamClosedError,
+    StreamRefusedError,
+    WebSocket,
+    connect,
+)
+from trio_stt.dialects.events import ServerEvent, StreamRequest
 
-_CLOSE_TIMEOUT_S = 2  # for the server's answer to our close frame; then the socket is closed without it
-
-
-class ServerUnreachableError(Exception):
-    """No WebSocket server answered at the address."""
-
-
-class StreamRefusedError(Exception):
-    """The server answered the request with an HTTP error. The message is the server's own, where it gave one."""
-
-    def __init__(
-        self,
-        status: int,
-        code: str | None,
-        message: str,
-        parameter: str | None,
-        retry_after_s: float | None,
-    ) -> None:
-        super().__init__(f"{message} (HTTP {status})")
-        self.status = status
-        self.code = code
-        self.message = message
-        self.parameter = parameter
-        self.retry_after_s = retry_after_s
-
-
-class StreamClosedError(Exception):
-    """The connection is closed. `close.code` 1006: without a close frame."""
-
-    def __init__(self, close: Close) -> None:
-        super().__init__(f"the server closed the connection: {close.code} {close.reason}".rstrip())
-        self.close = close
+__all__ = ["CaptionStream", "ServerUnreachableError", "StreamClosedError", "StreamRefusedError", "open_stream"]
 
 
 class CaptionStream:
-    """One open stream. One task may send while another iterates; no two tasks may do the same at once.
+    """One open stream. Tasks may send while another iterates.
 
     Iterating yields the server's events, `Ready` first. It ends when the connection was closed with 1000, as after
     `end`, and raises `StreamClosedError` for every other close; messages that came before a close are yielded first. A
@@ -64,7 +29,7 @@ class CaptionStream:
     send that is cancelled may have been sent in part: leave the stream then.
     """
 
-    def __init__(self, websocket: WebSocketConnection, client: NativeClient) -> None:
+    def __init__(self, websocket: WebSocket, client: NativeClient) -> None:
         self._websocket = websocket
         self._client = client
 
@@ -80,23 +45,23 @@ class CaptionStream:
         `StreamClosedError`, and ValueError as `NativeClient.audio` does.
         """
         for frame in self._client.audio(payload, chunk_id):
-            await self._send(frame)
+            await self._websocket.send(frame)
 
     async def finalize(self, id: str | int | None = None) -> None:
         """Asks for the finals of all sent before, then an `Ack` with `id`. Raises `StreamClosedError`."""
-        await self._send(self._client.finalize(id))
+        await self._websocket.send(self._client.finalize(id))
 
     async def configure(self, **changes: object) -> None:
         """Asks for new values (see `NativeClient`); `Configured` or `Failure` answers. Raises `StreamClosedError`."""
-        await self._send(self._client.configure(**changes))
+        await self._websocket.send(self._client.configure(**changes))
 
     async def ping(self, id: str | int | None = None) -> None:
         """Asks for a `Pong` with `id`. Raises `StreamClosedError`."""
-        await self._send(self._client.ping(id))
+        await self._websocket.send(self._client.ping(id))
 
     async def end(self) -> None:
         """Says that no more audio comes: last finals follow, then the iteration ends. Raises `StreamClosedError`."""
-        await self._send(self._client.end())
+        await self._websocket.send(self._client.end())
 
     def __aiter__(self) -> AsyncIterator[ServerEvent]:
         return self
@@ -105,21 +70,14 @@ class CaptionStream:
         """The next event. May be cancelled: no event is lost. Raises `StreamClosedError` and `WireError`."""
         while True:
             try:
-                message = await self._websocket.get_message()
-            except ConnectionClosed as closed:
-                close = _close_of(closed)
-                if close.code == 1000:
+                message = await self._websocket.receive()
+            except StreamClosedError as closed:
+                if closed.close.code == 1000:
                     raise StopAsyncIteration from None
-                raise StreamClosedError(close) from None
+                raise
             event = self._client.receive(message)
             if event is not None:
                 return event
-
-    async def _send(self, frame: bytes | str) -> None:
-        try:
-            await self._websocket.send_message(frame)
-        except ConnectionClosed as closed:
-            raise StreamClosedError(_close_of(closed)) from None
 
 
 @asynccontextmanager
@@ -132,39 +90,8 @@ async def open_stream(
     `connect_timeout_s` seconds, ValueError if `server` is no such address. May be cancelled; the close then takes at
     most 2 seconds.
     """
-    url = stream_url(server, request)
-    async with AsyncExitStack() as stack:
-        try:
-            # No extension is asked for, so nothing is compressed: audio gains nothing by it.
-            websocket = await stack.enter_async_context(
-                open_websocket_url(url, connect_timeout=connect_timeout_s, receive_buffer_size=None)
-            )
-        except ConnectionRejected as rejected:
-            raise _refused(rejected) from None
-        except ConnectionTimeout:
-            raise ServerUnreachableError(f"{server}: no WebSocket answer within {connect_timeout_s:g} s") from None
-        except HandshakeError as error:
-            raise ServerUnreachableError(f"{server}: {error.__cause__ or error}") from error
-        try:
-            yield CaptionStream(websocket, NativeClient(request))
-        finally:
-            with trio.move_on_after(_CLOSE_TIMEOUT_S, shield=True):
-                await websocket.aclose()
-
-
-def _close_of(closed: ConnectionClosed) -> Close:
-    return Close(int(closed.reason.code), closed.reason.reason or "") if closed.reason else Close(1006)
-
-
-def _refused(rejected: ConnectionRejected) -> StreamRefusedError:
-    headers = {name.lower(): value for name, value in rejected.headers}
+    websocket = await connect(stream_url(server, request), timeout_s=connect_timeout_s)
     try:
-        retry_after_s = float(headers[b"retry-after"])
-    except (KeyError, ValueError):
-        retry_after_s = None
-    try:
-        error = json.loads(rejected.body or b"")["error"]
-        code, message, parameter = error["code"], error["message"], error.get("parameter")
-    except (ValueError, KeyError, TypeError, AttributeError):  # not our server's body: a proxy's, for example
-        code, message, parameter = None, "the server refused the stream", None
-    return StreamRefusedError(rejected.status_code, code, message, parameter, retry_after_s)
+        yield CaptionStream(websocket, NativeClient(request))
+    finally:
+        await websocket.aclose()

@@ -45,7 +45,7 @@ def stream_url(server: str, request: StreamRequest) -> str:
     Values that are the server's defaults are left out. Raises ValueError if `server` is not such an address.
     """
     parts = urlsplit(server)
-    if parts.scheme not in ("ws", "wss") or not parts.hostname or parts.query or parts.fragment:
+    if parts.scheme not in ("ws", "wss") or not parts.hostname or parts.username or parts.query or parts.fragment:
         raise ValueError(f"{server!r} is not a server's address; expected ws://HOST:PORT or wss://HOST")
     return f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}{PATH}?{urlencode(list(_query_of(request)))}"
 
