@@ -1,0 +1,156 @@
+"""The raw engine in a process of its own: so two engines can be measured in turn, each with its own memory."""
+
+from __future__ import annotations
+
+import gc
+import multiprocessing
+import os
+import time
+from collections.abc import Sequence
+from multiprocessing.connection import Connection
+from pathlib import Path
+from types import TracebackType
+from typing import TypeVar
+
+from attrs import frozen
+
+from trio_stt.bench.process_usage import resident_mb
+from trio_stt.bench.speech import SAMPLE_RATE, Clip
+from trio_stt.bench.word_errors import WordErrors, total, word_errors
+from trio_stt.recognition.engine import EngineError, ModelError, Recogniser
+from trio_stt.recognition.vosk_engine import VoskEngine, warm_up
+
+CHUNK_MS = 100
+"""Audio given in one call, as the server does by default (DECODE_CHUNK_MS)."""
+
+_CHUNK_SAMPLES = SAMPLE_RATE * CHUNK_MS // 1000
+
+_UNBOUNDED_MB = 1_000_000
+
+_CLIPS_TO_WARM = 4
+"""After so many clips a recogniser's caches have grown to most of their size."""
+
+_Answer = TypeVar("_Answer")
+
+
+@frozen
+class Round:
+    """All clips decoded once: processor time of the decoding thread, the audio, the errors, and each call's time."""
+
+    cpu_s: float
+    audio_s: float
+    errors: WordErrors
+    call_s: tuple[float, ...]
+
+    @property
+    def real_time_factor(self) -> float:
+        """Processor seconds for each second of audio."""
+        return self.cpu_s / self.audio_s
+
+
+@frozen
+class _RoundRequest:
+    fresh: bool
+
+
+@frozen
+class _MemoryRequest:
+    recognisers: int
+
+
+class EngineProcess:
+    """A child process with a loaded and warmed model. A context manager."""
+
+    def __init__(self, model: Path, clips: Sequence[Clip]) -> None:
+        """Raises `ModelError` or `EngineError` on entering, if the model cannot be used."""
+        spawning = multiprocessing.get_context("spawn")
+        self._ours, self._theirs = spawning.Pipe()
+        self._process = spawning.Process(target=_serve, args=(self._theirs, model, clips), daemon=True)
+        self.loaded_mb = 0.0
+
+    def __enter__(self) -> EngineProcess:
+        self._process.start()
+        self._theirs.close()
+        self.loaded_mb = self._answer(float)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._ours.close()
+        self._process.join(timeout=10)
+        if self._process.is_alive():
+            self._process.terminate()
+            self._process.join()
+
+    def decode(self, *, fresh: bool) -> Round:
+        """Decodes all clips, with a new recogniser for each (`fresh`) or one for all. Blocks. Raises `EngineError`."""
+        self._ours.send(_RoundRequest(fresh))
+        return self._answer(Round)
+
+    def recogniser_mb(self, count: int) -> float:
+        """Memory that each of `count` more recognisers takes once it has decoded some clips. Blocks."""
+        self._ours.send(_MemoryRequest(count))
+        return self._answer(float)
+
+    def _answer(self, kind: type[_Answer]) -> _Answer:
+        try:
+            answer = self._ours.recv()
+        except EOFError:
+            raise EngineError("the engine's process ended by itself") from None
+        if isinstance(answer, Exception):
+            raise answer
+        if not isinstance(answer, kind):
+            raise TypeError(f"the engine's process answered {answer!r}")
+        return answer
+
+
+def _serve(requests: Connection, model: Path, clips: Sequence[Clip]) -> None:
+    try:
+        engine = VoskEngine(model, recogniser_memory_mb=_UNBOUNDED_MB)
+        warm_up(engine)
+        requests.send(resident_mb(os.getpid()))
+        while True:
+            match requests.recv():
+                case _RoundRequest(fresh):
+                    requests.send(_decode_all(engine, clips, fresh=fresh))
+                case _MemoryRequest(count):
+                    requests.send(_memory_of_each(engine, clips, count))
+    except EOFError:
+        return
+    except (ModelError, EngineError) as error:
+        requests.send(error)
+
+
+def _decode_all(engine: VoskEngine, clips: Sequence[Clip], *, fresh: bool) -> Round:
+    cpu_s = 0.0
+    errors: list[WordErrors] = []
+    call_s: list[float] = []
+    recogniser = engine.open()
+    for number, clip in enumerate(clips):
+        if fresh and number:
+            recogniser = engine.open()  # the last one is not given back: it would be handed out again
+        began_s = time.thread_time()
+        heard = _decode(recogniser, clip, call_s)
+        cpu_s += time.thread_time() - began_s
+        errors.append(word_errors(clip.words, heard))
+    return Round(cpu_s, sum(clip.seconds for clip in clips), total(errors), tuple(call_s))
+
+
+def _decode(recogniser: Recogniser, clip: Clip, call_s: list[float]) -> list[str]:
+    for start in range(0, len(clip.samples), _CHUNK_SAMPLES):
+        began_s = time.thread_time()
+        recogniser.accept(clip.samples[start : start + _CHUNK_SAMPLES])
+        recogniser.partial()
+        call_s.append(time.thread_time() - began_s)
+    return [word.text for word in recogniser.finish()]
+
+
+def _memory_of_each(engine: VoskEngine, clips: Sequence[Clip], count: int) -> float:
+    gc.collect()
+    before_mb = resident_mb(os.getpid())
+    recognisers = [engine.open() for _ in range(count)]
+    for recogniser in recognisers:
+        for clip in clips[:_CLIPS_TO_WARM]:
+            _decode(recogniser, clip, [])
+    return (resident_mb(os.getpid()) - before_mb) / count
