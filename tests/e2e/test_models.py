@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from rich.progress import Progress
 
-from trio_stt.models import compile_graph, decode_recording
+from trio_stt.models import compile_graph
 from trio_stt.models.errors import ModelStoreError
 from trio_stt.models.installed import graph_kind, installed
 
@@ -79,7 +79,7 @@ def test_a_compiled_graph_hears_the_same_and_a_spoilt_one_is_refused(shipped: Pa
     assert "Compiled and checked" in said
     assert not list(shipped.parent.glob(".compile-*"))
     assert [model.compiled for model in installed(shipped.parent)] == [True]
-    assert " ".join(decode_recording.heard(shipped)) == KNOWN_TEXT
+    assert " ".join(compile_graph._heard(shipped)) == KNOWN_TEXT
 
     began = time.monotonic()
     code, said = run(*store, "install", "en")

@@ -135,7 +135,10 @@ def remove_model(models_dir: Path, language: str) -> None:
         compile_graph.clear_stale(model)
         doomed = models_dir / f".new-{language}@removed"
         model.rename(doomed)  # gone at once for everybody else
-        shutil.rmtree(doomed)
+        if doomed.is_symlink():
+            doomed.unlink()
+        else:
+            shutil.rmtree(doomed)
         shutil.rmtree(models_dir / ".downloads" / language, ignore_errors=True)
         console.print(f"Removed {model}")
 

@@ -103,6 +103,7 @@ def compile_graph(model: Path, tools: OpenFst, console: Console) -> None:
     Until the last moment everything lies in a folder of its own beside the model. Raises `ModelStoreError` when a step
     fails or the new graph hears other words than the shipped one; the model is then as it was.
     """
+    model = model.resolve()  # the work's folder must be on the same file system
     clear_stale(model)
     work = Path(tempfile.mkdtemp(prefix=_prefix(model), dir=model.parent))
     try:

@@ -160,7 +160,7 @@ def _expected(models_dir: Path, name: str, known: CatalogueModel | None, wish: W
 def _checked(models_dir: Path, path: Path, source: str, expected: str | None, *, ours: bool) -> _Archive:
     """Raises `SourceError` when the file is missing or has another sum than `expected`; ours is then deleted."""
     if not path.is_file():
-        raise SourceError(f"{path} is not a file.")
+        raise SourceError(f"{path.absolute()} is not a file.")
     actual = manifest.sha256_of(path)
     if expected is not None and actual != expected:
         if ours:

@@ -41,7 +41,9 @@ def layout_of(model: Path) -> Layout:
     for layout in (CURRENT, FLAT):
         if (model / layout.marker).is_file() and (model / layout.configuration / "mfcc.conf").is_file():
             return layout
-    raise ModelStoreError(f"{model} holds no Vosk model: neither am/final.mdl with conf/mfcc.conf nor the flat layout.")
+    raise ModelStoreError(
+        f"{model} holds no Vosk model: no am/final.mdl with conf/mfcc.conf, nor final.mdl with mfcc.conf."
+    )
 
 
 def graph_folder(model: Path) -> Path:

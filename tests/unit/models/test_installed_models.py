@@ -97,3 +97,11 @@ def test_the_catalogue_has_the_promised_languages_over_https_with_proper_sums() 
         assert model.url.startswith("https://")
         assert model.url.endswith(f"/{model.archive}")
         assert model.sha256 is None or (len(model.sha256) == 64 and int(model.sha256, 16))
+
+
+def test_the_documentation_names_every_archive_of_the_catalogue() -> None:
+    page = (Path(__file__).parents[3] / "docs/models.md").read_text(encoding="utf-8")
+    for model in catalogue.load().values():
+        row = f"| `{model.language}` | {model.name} | `{model.archive}` | {model.bytes / 1e6:.0f} |"
+        assert row in page
+        assert model.packaged is None or model.packaged.coordinates in page
