@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -44,16 +45,25 @@ RECORD_CALLS = "TRIO_STT_RECORD_CALLS"
 """A file that `trio-stt bench server` has the server write its recogniser calls to; not a setting for users."""
 
 
+def load_vosk(settings: Settings) -> Engine:
+    """The Vosk model that the settings name, loaded and probed. Blocks. Raises `ModelError` or `EngineError`."""
+    engine = VoskEngine(settings.model_path, recogniser_memory_mb=settings.recogniser_memory_mb)
+    warm_up(engine)
+    record_to = os.environ.get(RECORD_CALLS)
+    return RecordingEngine(engine, CallRecorder(Path(record_to))) if record_to else engine
+
+
 class Instance:
     """One server instance: its parts, its Quart app, and its life from starting to drained."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, load_engine: Callable[[Settings], Engine] | None = None) -> None:
+        """`load_engine` blocks while it loads and probes the model; default: Vosk, with the model the settings name."""
         self.settings = settings
         self._log = structlog.get_logger().bind(instance=settings.instance)
         self.metrics = Metrics()
         self.health = Health()
         self.sessions = Sessions()
-        self.connections = Connections()
+        self.connections = Connections(on_close=lambda code: self.metrics.closes.labels(str(code)).inc())
         self.decoders = Decoders(settings.decode_cores)
         self.breaker = Breaker(
             f"vosk-{settings.language}",
@@ -74,6 +84,7 @@ class Instance:
         for error in missing:
             self._log.warning("voice_detector_missing", error=str(error))
         self.voice = VoiceActivity(working, self._log)
+        self._load_engine = load_engine or load_vosk
         self._engine: Engine | None = None
         self._model: dict[str, object] = {}
         self._gate_config = GateConfig(
@@ -95,7 +106,7 @@ class Instance:
         Raises `ModelError` or `EngineError` if the model cannot be used.
         """
         began = time.monotonic()
-        engine = await trio.to_thread.run_sync(self._load, abandon_on_cancel=False)
+        engine = await trio.to_thread.run_sync(self._load_engine, self.settings, abandon_on_cancel=False)
         self._model = engine.description
         self._engine = engine
         self.admission.max_speakers = min(
@@ -117,13 +128,6 @@ class Instance:
         self.admission.readiness = Readiness.DRAINING
         self.connections.stop_all(RESTARTING)
         await self.connections.wait_empty()
-
-    def _load(self) -> Engine:
-        settings = self.settings
-        engine = VoskEngine(settings.model_path, recogniser_memory_mb=settings.recogniser_memory_mb)
-        warm_up(engine)
-        record_to = os.environ.get(RECORD_CALLS)
-        return RecordingEngine(engine, CallRecorder(Path(record_to))) if record_to else engine
 
     async def _probe(self) -> bool:
         """Whether the recogniser works on canned audio."""
@@ -165,6 +169,7 @@ class Instance:
             recogniser=SpeakerRecogniser(self._engine, self.decoders, self.breaker, log),
             publish=publish,
             wants_partials=lambda: session.wants_partials,
+            on_decoded=lambda samples: self.metrics.speech_seconds.inc(samples / SAMPLE_RATE),
             lag_ms=lag_ms,
             chunk_samples=self.settings.decode_chunk_ms * SAMPLE_RATE // 1000,
             log=log,
@@ -188,8 +193,6 @@ class Instance:
             if refusal is not None:
                 return self._refuse(refusal)
             socket = Socket(websocket._get_current_object())  # type: ignore[attr-defined]
-            await socket.accept()
-            self.metrics.connections.inc()
             await Connection(request, socket, around).run()
             return None
 

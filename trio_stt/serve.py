@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import signal
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from functools import partial
 
@@ -80,6 +80,7 @@ async def serve(
     *,
     stop: trio.Event,
     hurry: trio.Event,
+    make_instance: Callable[[Settings], Instance] = Instance,
     task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serves until `stop` is set, then drains for at most `drain_timeout_s`, less if `hurry` is set.
@@ -97,7 +98,7 @@ async def serve(
             f"Cannot listen on {settings.server_host}:{settings.server_port}: {error.strerror or error}. "
             "Is another server running? SERVER_HOST and SERVER_PORT choose the address."
         ) from error
-    instance = Instance(settings)
+    instance = make_instance(settings)
     drained = trio.Event()
     async with trio.open_nursery() as background:
         async with trio.open_nursery() as serving:

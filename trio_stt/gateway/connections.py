@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 import trio
@@ -47,7 +47,8 @@ class EndedConnection:
 class Connections:
     """Registry of one instance."""
 
-    def __init__(self) -> None:
+    def __init__(self, on_close: Callable[[int], None] = lambda code: None) -> None:
+        self._on_close = on_close
         self._open: dict[str, LiveConnection] = {}
         self._one_left = trio.Event()
         self._recent: deque[EndedConnection] = deque(maxlen=RECENT)
@@ -71,6 +72,7 @@ class Connections:
         self._one_left.set()
         duration_s = time.monotonic() - connection.opened_at
         self._codes[close.code] += 1
+        self._on_close(close.code)
         self._total_duration_s += duration_s
         self._recent.append(
             EndedConnection(connection.stream_id, close.code, close.reason, round(duration_s, 3), round(time.time(), 3))

@@ -6,9 +6,11 @@ Hypercorn offers no settings for these, so `install` puts our stream class in th
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any, Final
 
 import hypercorn.protocol.h11
+import trio
 from hypercorn.protocol.events import Body, Data, Event, Request, StreamClosed
 from hypercorn.protocol.ws_stream import FrameTooLargeError, WSStream
 from wsproto.connection import ConnectionState
@@ -35,7 +37,10 @@ class WebSocketStream(WSStream):
     connection open.
     """
 
-    _oversized = False
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._oversized = False
+        self._ended = trio.Event()
 
     async def handle(self, event: Event) -> None:
         """Takes one event of the connection."""
@@ -46,6 +51,8 @@ class WebSocketStream(WSStream):
             await self._discard(event.data)
             return
         await super().handle(event)
+        if self.closed:
+            self._ended.set()
 
     async def app_send(self, message: Any) -> None:
         """Takes one message of the application."""
@@ -91,7 +98,17 @@ class WebSocketStream(WSStream):
         if any(isinstance(event, CloseConnection) for event in self.connection.events()):
             await self.send(StreamClosed(stream_id=self.stream_id))
 
+    async def _send_pings(self) -> None:
+        # Hypercorn's own sends the first ping at once, where it can cross the close frame of a client that only knocks,
+        # and keeps the connection's tasks alive until the next ping is due.
+        while not self.closed:
+            with trio.move_on_after(self.config.websocket_ping_interval or math.inf):
+                await self._ended.wait()
+                return
+            await self._send_wsproto_event(Ping())
+
     async def _close_later(self) -> None:
-        await self.context.sleep(CLOSE_LINGER_S)
+        with trio.move_on_after(CLOSE_LINGER_S):
+            await self._ended.wait()
         if not self.closed:
             await self.send(StreamClosed(stream_id=self.stream_id))

@@ -55,7 +55,7 @@ class Surroundings:
 
 
 class Connection:
-    """One accepted connection. `run` is its whole life; `stop` ends it from outside."""
+    """One admitted connection. `run` is its whole life; `stop` ends it from outside."""
 
     def __init__(self, request: StreamRequest, socket: Socket, around: Surroundings) -> None:
         self.request = request
@@ -89,12 +89,15 @@ class Connection:
         self._bound_finishing()
 
     async def run(self) -> None:
-        """From the accepted socket to the close frame, by whatever road. Everything is released when it returns."""
+        """From accepting the socket to the close frame, by whatever road. Everything is released when it returns."""
         around = self._around
-        around.connections.add(self)
         with ExitStack() as held:
-            # Entered now, left as soon as the stream is over: a peer that does not take its close frame holds nothing.
+            # Entered before anybody else is admitted, left as soon as the stream is over: a peer that does not take its
+            # close frame holds nothing.
             held.enter_context(around.admission.place(self.request))
+            await self._socket.accept()
+            around.metrics.connections.inc()
+            around.connections.add(self)
             held.callback(lambda: around.connections.remove(self, self._close))
             held.callback(lambda: around.sessions.leave(self._member))
             self._outbox.put(self._ready())

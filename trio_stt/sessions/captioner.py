@@ -95,11 +95,15 @@ class Captioner:
         recogniser: SpeakerRecogniser,
         publish: Callable[[Transcript], None],
         wants_partials: Callable[[], bool],
+        on_decoded: Callable[[int], None],
         lag_ms: Callable[[], int],
         chunk_samples: int,
         log: structlog.stdlib.BoundLogger,
     ) -> None:
-        """`voice` None: the gate is off. `chunk_samples`: least audio (16 kHz) given to the recogniser in one call."""
+        """`voice` None: the gate is off. `chunk_samples`: least audio (16 kHz) given to the recogniser in one call.
+
+        `on_decoded` is told how many samples (16 kHz) each call gave to the recogniser.
+        """
         self._request = request
         self._stream_id = stream_id
         self._gate = gate
@@ -107,6 +111,7 @@ class Captioner:
         self._recogniser = recogniser
         self._publish = publish
         self._wants_partials = wants_partials
+        self._on_decoded = on_decoded
         self._lag_ms = lag_ms
         self._chunk_samples = chunk_samples
         self._log = log
@@ -183,9 +188,14 @@ class Captioner:
             raise RuntimeError("the speech gate sent speech outside an utterance")
         return self._utterance
 
+    def _take(self, utterance: Utterance) -> Samples:
+        samples = utterance.take()
+        self._on_decoded(samples.size)
+        return samples
+
     async def _decode(self, utterance: Utterance) -> None:
         partial = self._wants_partials()
-        text = await self._recogniser.accept(utterance.take(), partial=partial)
+        text = await self._recogniser.accept(self._take(utterance), partial=partial)
         text = utterance.without_context(text) if utterance.heard_before else text
         if partial and text and text != utterance.text:
             utterance.text = text
@@ -193,13 +203,13 @@ class Captioner:
 
     async def _end(self, end: int) -> None:
         utterance, self._utterance = self._open_utterance, None
-        heard = await self._recogniser.finish(utterance.take())
+        heard = await self._recogniser.finish(self._take(utterance))
         self._final(utterance, heard, self._placed(utterance, heard), end)
 
     async def _cut(self) -> None:
         """The utterance is as long as one may be: everything so far is decoded, then it is cut at a good place."""
         utterance, self._utterance = self._open_utterance, None
-        heard = await self._recogniser.finish(utterance.take())
+        heard = await self._recogniser.finish(self._take(utterance))
         words = self._placed(utterance, heard)
         tail_start, tail = self._gate.tail()
         at = choose_cut([(word.start, word.end) for word in words], tail, tail_start)

@@ -53,6 +53,7 @@ class Speaker:
             ),
             publish=self.member.deliver,
             wants_partials=lambda: self.member.request.partials,
+            on_decoded=lambda samples: None,
             lag_ms=lambda: 0,
             chunk_samples=1600,
             log=log,

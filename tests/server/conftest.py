@@ -1,0 +1,92 @@
+"""A real server on a free port of 127.0.0.1, in the test's own event loop, with a fake engine."""
+
+from contextlib import asynccontextmanager
+from functools import partial
+
+import pytest
+import structlog
+import trio
+
+from tests.unit.fakes import FakeEngine
+from trio_stt.app import Instance
+from trio_stt.client.connection import open_stream
+from trio_stt.client.websocket import connect
+from trio_stt.dialects.events import StreamRequest, Transcript
+from trio_stt.serve import serve
+from trio_stt.settings import Settings
+
+
+class Server:
+    """A running server: its URL, its instance and the engine behind it."""
+
+    def __init__(self, url: str, instance: Instance, engine: FakeEngine, stop: trio.Event, hurry: trio.Event) -> None:
+        self.http = url
+        self.ws = url.replace("http:", "ws:")
+        self.instance = instance
+        self.engine = engine
+        self.stop = stop
+        self.hurry = hurry
+
+    @asynccontextmanager
+    async def speaker(self, client_id: str = "ann", session_id: str = "call", **request):
+        """A stream through the client that users are given."""
+        request = StreamRequest(client_id, session_id, **{"framing": "seq", **request})
+        async with open_stream(self.ws, request) as stream:
+            yield stream
+
+    @asynccontextmanager
+    async def raw(self, query: str):
+        """A bare WebSocket."""
+        socket = await connect(f"{self.ws}/ws/vosk/?{query}", timeout_s=5)
+        try:
+            yield socket
+        finally:
+            await socket.aclose()
+
+
+def settings_for_tests(**changes) -> Settings:
+    """Free port, energy detector (it needs no model), short times."""
+    return Settings(**{"server_port": 0, "vad_engine": "energy", "drain_timeout_s": 5, **changes})
+
+
+@asynccontextmanager
+async def running_server(engine: FakeEngine | None = None, **changes):
+    """Runs a server while the block runs."""
+    engine = engine or FakeEngine()
+    made = []
+
+    def make_instance(settings: Settings) -> Instance:
+        made.append(Instance(settings, load_engine=lambda settings: engine))
+        return made[0]
+
+    stop, hurry = trio.Event(), trio.Event()
+    async with trio.open_nursery() as nursery:
+        start = partial(serve, settings_for_tests(**changes), stop=stop, hurry=hurry, make_instance=make_instance)
+        url = await nursery.start(start)
+        yield Server(url, made[0], engine, stop, hurry)
+        stop.set()
+
+
+@pytest.fixture(autouse=True)
+def quiet_logs():
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
+    yield
+    structlog.reset_defaults()
+
+
+@pytest.fixture
+async def server():
+    async with running_server() as running:
+        yield running
+
+
+async def finals_of(stream, count: int) -> list[Transcript]:
+    """The next `count` finals that a stream receives."""
+    finals = []
+    with trio.fail_after(10):
+        async for event in stream:
+            if isinstance(event, Transcript) and event.is_final:
+                finals.append(event)
+                if len(finals) == count:
+                    break
+    return finals
