@@ -86,7 +86,7 @@ class SileroState:
 
 
 class Silero:
-    """Silero VAD 6 in ONNX Runtime: two sessions (together about 20 MB) for all streams, by which a batch is judged cheaply.
+    """Silero VAD 6 in ONNX Runtime: two sessions (about 20 MB) for all streams, by which a batch is judged cheaply.
 
     The wheel carries the same network twice: one file takes one window of several streams, the other several
     consecutive windows of one stream. Microseconds a window of CPU, 3 windows (a 100 ms frame) a stream, one thread,
