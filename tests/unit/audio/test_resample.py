@@ -41,7 +41,7 @@ def test_other_rates_are_refused(rate: int) -> None:
         Resampler(rate)
 
 
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None)
 @given(RATES, st.lists(st.lists(st.integers(0, 3000), max_size=4), max_size=12))
 def test_flushes_bring_out_all_and_the_clocks_agree_at_each(rate: int, segments: list[list[int]]) -> None:
     resampler = Resampler(rate)
@@ -60,7 +60,7 @@ def test_flushes_bring_out_all_and_the_clocks_agree_at_each(rate: int, segments:
     assert resampler.to_stream(model) == stream
 
 
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None)
 @given(RATES, st.lists(st.integers(1, 3000), min_size=1, max_size=8))
 def test_the_clocks_never_run_backwards_and_are_each_others_inverse(rate: int, segments: list[int]) -> None:
     resampler = Resampler(rate)

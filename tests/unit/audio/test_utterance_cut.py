@@ -2,7 +2,7 @@ from itertools import pairwise
 
 import numpy as np
 from attrs import evolve, frozen
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trio_stt.audio.samples import MODEL_RATE
@@ -41,6 +41,7 @@ def test_without_a_gap_the_cut_is_at_the_quietest_point() -> None:
     assert 29_200 * MS < cut < 29_240 * MS
 
 
+@settings(deadline=None)
 @given(st.integers(1, 2 * MODEL_RATE), st.lists(st.integers(0, 40_000), max_size=12))
 def test_a_cut_always_lies_behind_the_tails_start_and_not_behind_its_end(length: int, times: list[int]) -> None:
     times.sort()
@@ -84,6 +85,7 @@ def test_a_word_said_twice_stays_twice() -> None:
     ]
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.sampled_from("abc"), st.integers(200, 500), st.integers(0, 300)), min_size=1, max_size=10),
     st.lists(st.integers(-95, 95), min_size=10, max_size=10),

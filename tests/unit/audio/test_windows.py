@@ -1,10 +1,11 @@
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trio_stt.audio.samples import WINDOW_SAMPLES, Windows, joined
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 2000), max_size=20))
 def test_windows_and_their_rest_are_the_chunks_in_order(lengths: list[int]) -> None:
     sound = np.arange(sum(lengths), dtype=np.int16)
