@@ -21,7 +21,8 @@ fi
 
 said() { printf '%4d s  %s\n' "$SECONDS" "$1"; }
 failed() { said "FAILED: $1"; exit 1; }
-inside() (exec env -i HOME=~root PATH=/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8 chroot "$system" bash -lc "$1")
+become() { exec env -i HOME=~root PATH=/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8 chroot "$system" bash -lc "$1"; }
+inside() (become "$1")
 answers() { inside "python3 -c 'import urllib.request as u; u.urlopen(\"http://127.0.0.1:8000/health\", timeout=2)'" 2>/dev/null; }
 
 [ ! -e "$system" ] || failed "$system exists already"
@@ -36,7 +37,7 @@ clone="/srv/a stranger's clone"
 inside "git clone --quiet /mnt \"$clone\""
 said "bare system with a fresh clone"
 
-inside "cd \"$clone\" && exec ./scripts/run-dev.sh" > "$system/run-dev.log" 2>&1 &
+become "cd \"$clone\" && exec ./scripts/run-dev.sh" > "$system/run-dev.log" 2>&1 &
 server=$!
 until answers; do
   kill -0 "$server" 2>/dev/null || { cat "$system/run-dev.log"; failed "run-dev.sh ended"; }
