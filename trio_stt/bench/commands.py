@@ -5,14 +5,23 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
+import trio
 from rich.console import Console
 
 from trio_stt.bench.engine_figures import measure_engine
 from trio_stt.bench.figures import report
+from trio_stt.bench.load import LoadError
+from trio_stt.bench.server_figures import Plan, ServerBench
+from trio_stt.bench.server_process import RunningServer, ServerFailedError
 from trio_stt.bench.speech import Clip, SpeechError, load_speech
 from trio_stt.models.errors import ModelStoreError
 from trio_stt.recognition.engine import EngineError, ModelError
 from trio_stt.settings import Settings, SettingsError, load
+
+PARTS = ("cpu", "latency", "memory")
+
+SECONDS_FOR_A_CLIP = 5.0
+"""About what a clip and the silence before it take, where latency is measured."""
 
 speech_option = click.option(
     "--speech",
@@ -47,6 +56,66 @@ def engine(folder: Path | None, json_file: Path | None, rounds: int) -> None:
         raise click.ClickException(str(error)) from error
     parameters = {"model": settings.model_path.name, "rounds": rounds, **_described(clips)}
     report(console, "bench engine", parameters, figures, notes, json_file)
+
+
+@bench.command()
+@speech_option
+@json_option
+@click.option("--streams", type=click.IntRange(1, 1000), default=10, show_default=True, help="Speakers at once.")
+@click.option("--seconds", type=click.FloatRange(5, 3600), default=60, show_default=True, help="Length of each part.")
+@click.option(
+    "--frame-ms", type=click.IntRange(10, 1000), default=100, show_default=True, help="Frames, where CPU is measured."
+)
+@click.option("--connected", type=click.IntRange(1, 10_000), default=50, show_default=True, help="For memory.")
+@click.option("--only", "parts", multiple=True, type=click.Choice(PARTS), help="Only this part (may be repeated).")
+@click.option("--server", "url", metavar="URL", help="Measure a running server (ws://HOST:PORT); needs --pid.")
+@click.option("--pid", type=int, help="Process of the running server, on this machine.")
+@click.option("--check", is_flag=True, help="Exit with 1 if a target is missed.")
+def server(
+    folder: Path | None,
+    json_file: Path | None,
+    streams: int,
+    seconds: float,
+    frame_ms: int,
+    connected: int,
+    parts: tuple[str, ...],
+    url: str | None,
+    pid: int | None,
+    check: bool,
+) -> None:
+    """Measure the server under real speech in real time, beside what it promises."""
+    if (url is None) != (pid is None):
+        raise click.UsageError("--server and --pid belong together.")
+    settings, clips = _prepare(folder)
+    plan = Plan(
+        streams=streams,
+        seconds=seconds,
+        frame_ms=frame_ms,
+        clips_each=max(1, round(seconds / SECONDS_FOR_A_CLIP)),
+        connected=connected,
+        connected_seconds=seconds,
+        running=None if url is None or pid is None else RunningServer(url, pid),
+        parts=frozenset(parts or PARTS),
+    )
+    measured = ServerBench(plan, clips, settings.model_path, _say)
+    try:
+        trio.run(measured.run)
+    except (ServerFailedError, LoadError, ModelError, EngineError, OSError) as error:
+        raise click.ClickException(str(error)) from error
+    except KeyboardInterrupt:
+        raise click.Abort from None
+    parameters = {
+        "model": settings.model_path.name,
+        "streams": streams,
+        "seconds": seconds,
+        "frame_ms": frame_ms,
+        "connected": connected,
+        "clips_each": plan.clips_each,
+        **_described(clips),
+    }
+    kept = report(Console(), "bench server", parameters, measured.figures, measured.notes, json_file)
+    if check and not kept:
+        raise SystemExit(1)
 
 
 def _prepare(folder: Path | None) -> tuple[Settings, list[Clip]]:
