@@ -83,11 +83,11 @@ class Stream:
             elif isinstance(item, Configure):
                 await self._configure(item)
             elif isinstance(item, Ping):
-                self._member.outbox.put(Pong(item.id))
+                self._member.deliver(Pong(item.id))
             elif isinstance(item, Misuse):
                 if item.close_code is not None:
                     await self._finish()
-                self._member.outbox.put(item.failure)
+                self._member.deliver(item.failure)
                 if item.close_code is not None:
                     return Close(item.close_code, item.failure.code)
 
@@ -116,7 +116,7 @@ class Stream:
         if self._captioner is not None:
             self._acked = max(self._acked, self._captioner.settled)
         self._acked_at = trio.current_time()
-        self._member.outbox.put(Ack(self._acked, from_finalize, id))
+        self._member.deliver(Ack(self._acked, from_finalize, id))
 
     async def _configure(self, event: Configure) -> None:
         request = self._member.request
@@ -125,11 +125,11 @@ class Stream:
         if self._captioner is not None and language != request.language:
             failure = self._check_language(str(language))
             if failure is not None:
-                self._member.outbox.put(failure)
+                self._member.deliver(failure)
                 return
             await self._finish()
         self._member.request = attrs.evolve(request, **changes)
-        self._member.outbox.put(Configured(values_in_force(self._member.request)))
+        self._member.deliver(Configured(values_in_force(self._member.request)))
 
 
 def values_in_force(request: StreamRequest) -> dict[str, object]:
