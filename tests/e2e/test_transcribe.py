@@ -1,0 +1,107 @@
+"""`trio-stt transcribe` as people run it: real files, the real server and model, in processes of their own."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import srt
+import trio
+
+from trio_stt.bench.server_process import start_server
+from trio_stt.bench.speech import load_speech
+from trio_stt.bench.word_errors import total, word_errors
+from trio_stt.recognition.vosk_engine import VoskEngine
+from trio_stt.settings import Settings
+
+REPOSITORY = Path(__file__).parents[2]
+ROOTS = (Path("/"), REPOSITORY / ".cache/pocketsphinx-testdata")
+SPEECH = next(root / "usr/share/pocketsphinx/test/data" for root in ROOTS if (root / "usr/share/pocketsphinx").exists())
+FILES = [*sorted((SPEECH / "librivox").glob("*.wav")), *sorted((SPEECH / "cards").glob("*.wav"))]
+SENTENCE = SPEECH / "librivox/sense_and_sensibility_01_austen_64kb-0870.wav"
+
+
+@pytest.fixture(scope="module")
+def model() -> Path:
+    """An installed English model: TRIO_STT_TEST_MODEL, else the repository's own."""
+    return Path(os.environ.get("TRIO_STT_TEST_MODEL") or REPOSITORY / Settings().model_path).resolve()
+
+
+@pytest.fixture
+def environment(model: Path) -> dict[str, str]:
+    return {**os.environ, "VOSK_MODEL_PATH": str(model)}
+
+
+async def transcribe(environment: dict[str, str], *arguments: object, **options: object) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "trio_stt", "transcribe", *map(str, arguments)]
+    with trio.fail_after(120):
+        return await trio.run_process(
+            command, env=environment, capture_stdout=True, capture_stderr=True, check=False, **options
+        )
+
+
+async def test_ten_recordings_are_recognised_as_well_as_by_the_raw_engine(model, environment):
+    clips = {clip.name: clip for clip in load_speech(SPEECH)}
+    result = await transcribe(environment, "--format", "json", *FILES)
+    assert result.returncode == 0, result.stderr
+    heard: dict[str, list[str]] = {name: [] for name in clips}
+    for line in result.stdout.splitlines():
+        final = json.loads(line)
+        assert final["is_final"]
+        heard[Path(final["source"]).stem] += final["text"].split()
+    through_server = total(word_errors(clip.words, heard[name]) for name, clip in clips.items())
+
+    engine = VoskEngine(model, recogniser_memory_mb=1000)
+    alone = []
+    for clip in clips.values():
+        recogniser = engine.open()
+        recogniser.accept(clip.samples)
+        alone.append(word_errors(clip.words, [word.text for word in recogniser.finish()]))
+    assert through_server.words == 92
+    assert through_server.errors <= 8
+    assert through_server.errors <= total(alone).errors + 2
+
+
+async def test_subtitles_of_a_real_sentence_can_be_read_and_stand_within_the_file(environment):
+    result = await transcribe(environment, "--format", "srt", SENTENCE)
+    cues = list(srt.parse(result.stdout.decode()))
+    assert result.stderr == b""
+    text = " ".join(cue.content.replace("\n", " ") for cue in cues)
+    assert "mister john dashwood had then leisure" in text
+    assert all(len(line) <= 42 for cue in cues for line in cue.content.splitlines())
+    assert 0 < cues[0].start.total_seconds() < cues[-1].end.total_seconds() < 7.2
+
+
+async def test_standard_input_goes_to_a_server_that_runs_already(model):
+    async with start_server({"VOSK_MODEL_PATH": str(model)}) as server:
+        result = await transcribe(dict(os.environ), "-", "--server", server.url, stdin=SENTENCE.read_bytes())
+    assert result.returncode == 0, result.stderr
+    assert b"leisure to consider" in result.stdout
+
+
+async def test_ctrl_c_in_the_middle_of_a_sentence_keeps_its_words(environment):
+    process = await trio.lowlevel.open_process(
+        [sys.executable, "-m", "trio_stt", "transcribe", "--realtime", "--format", "json", str(SENTENCE)],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    with trio.fail_after(60):
+        await trio.sleep(5)
+        process.send_signal(signal.SIGINT)
+        assert await process.wait() == 130
+    final = json.loads(await process.stdout.receive_some())
+    assert final["text"].startswith("and mister john")
+    assert "for them" not in final["text"]
+    await process.stdout.aclose()
+    await process.stderr.aclose()
+
+
+async def test_a_missing_model_says_which_command_installs_it(environment, tmp_path):
+    result = await transcribe({**environment, "VOSK_MODEL_PATH": str(tmp_path)}, SENTENCE)
+    assert result.returncode == 4
+    assert b"trio-stt models install en" in result.stderr
+    assert b"Traceback" not in result.stderr
