@@ -6,6 +6,7 @@ All of it goes to standard error, and only to a terminal; results never pass thr
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from collections.abc import Iterator
 
@@ -15,6 +16,9 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from rich.text import Text
 
 from trio_stt.transcribe.captions import plain
+
+MAX_NAME_LETTERS = 24
+"""Of a longer name the end is shown: beside it a bar and two clocks have to fit on 80 columns."""
 
 REFRESH_S = 0.1
 """The terminal is painted at most so often."""
@@ -47,7 +51,7 @@ class Display:
             TimeElapsedColumn(),
             console=self._console,
         )
-        self._task = self._progress.add_task(plain(name), total=duration_s, position="")
+        self._task = self._progress.add_task(_short(name), total=duration_s, position="")
         # rich must not take hold of standard output: it would send the results to standard error.
         self._live = Live(
             self._picture(),
@@ -106,6 +110,12 @@ class Display:
             text = Text("…" + self._partial[-(room - 1) :], style="dim", no_wrap=True, overflow="crop")
         assert self._progress is not None  # noqa: S101 (set together with the live area)
         return Group(self._progress, text)
+
+
+def _short(name: str) -> str:
+    """The file's own name, or as much of its end as leaves room for the bar."""
+    own_name = plain(os.path.basename(name))
+    return own_name if len(own_name) <= MAX_NAME_LETTERS else "…" + own_name[1 - MAX_NAME_LETTERS :]
 
 
 def _clock(seconds: float) -> str:

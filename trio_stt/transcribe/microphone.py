@@ -70,7 +70,7 @@ async def open_microphone(
             app_name="trio-stt",
         )
     except miniaudio.MiniaudioError as error:
-        raise SourceError(f"No microphone can be opened ({error}). {_ADVICE}") from error
+        raise SourceError(f"No microphone can be opened ({error.args[0]}). {_ADVICE}") from error
     microphone = Microphone(capture.backend)
     try:
         receiver = _receive_blocks(microphone, trio.lowlevel.current_trio_token())
@@ -78,7 +78,7 @@ async def open_microphone(
         capture.start(receiver)
         yield microphone
     except miniaudio.MiniaudioError as error:
-        raise SourceError(f"The microphone cannot be started ({error}). {_ADVICE}") from error
+        raise SourceError(f"The microphone cannot be started ({error.args[0]}). {_ADVICE}") from error
     finally:
         microphone.stop()
         capture.close()
@@ -107,7 +107,7 @@ def _captures(backends: Sequence[miniaudio.Backend]) -> list[dict[str, object]]:
         devices = miniaudio.Devices(list(backends) or _real_backends())
         captures: list[dict[str, object]] = devices.get_captures()
     except miniaudio.MiniaudioError as error:
-        raise SourceError(f"This machine has no sound system that can be used ({error}).") from error
+        raise SourceError(f"This machine has no sound system that can be used ({error.args[0]}).") from error
     return captures
 
 

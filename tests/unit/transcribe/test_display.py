@@ -28,6 +28,16 @@ def test_a_terminal_sees_the_progress_and_the_words_so_far(terminal):
     assert "he was not" in painted
 
 
+def test_of_a_long_path_the_end_of_the_name_is_seen_and_the_bar_has_room(terminal):
+    display = Display(Console(file=terminal, force_terminal=True, width=80, legacy_windows=False))
+    with display.showing("/music/folder/" + "sense_and_sensibility_01_austen-0880.wav", 125):
+        display.progress(62.5)
+    painted = terminal.getvalue()
+    assert "…lity_01_austen-0880.wav" in painted
+    assert "━━━" in painted
+    assert "1:02 of 2:05" in painted
+
+
 def test_of_long_words_so_far_the_end_is_seen(terminal):
     display = on_terminal(terminal)
     with display.showing("a.wav", None):
