@@ -1,0 +1,215 @@
+"""The logic behind the scripts: which steps set-up takes, and what the run of all checks answers."""
+
+import importlib.util
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
+
+
+def _script(name: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """A script as a module of its own; those it imports lie beside it."""
+    monkeypatch.syspath_prepend(SCRIPTS)
+    spec = importlib.util.spec_from_file_location(f"script_{name}", SCRIPTS / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, spec.name, module)  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+class Machine:
+    """Set-up in an empty folder, whose commands are noted instead of run; the one titled `failing` fails."""
+
+    def __init__(self, setup: ModuleType, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.setup = setup
+        self.root = root
+        self.taken: list[str] = []
+        self.failing = ""
+        self.graph: str | None = None
+        (root / "requirements").mkdir()
+        for name in ("pyproject.toml", "requirements/runtime.txt", "requirements/test.txt", "requirements/silero.txt"):
+            (root / name).write_text(name)
+        replacements: dict[str, Any] = {
+            "ROOT": root,
+            "VENV": root / ".venv",
+            "PYTHON": root / ".venv/bin/python",
+            "run": self._run,
+            "configured_model": lambda: setup.Model("en", "models/vosk-model", False, self.graph),
+            "provide_openfst": lambda: self.taken.append("openfst"),
+            "_models": self._models,
+            "recordings_are_there": lambda: "recordings" in self.taken,
+            "install_recordings": lambda: self.taken.append("recordings"),
+        }
+        for name, replacement in replacements.items():
+            monkeypatch.setattr(setup, name, replacement)
+
+    def _run(self, title: str, command: list[str | Path], **more: object) -> None:
+        if title == self.failing:
+            raise self.setup.SetupError(title)
+        self.taken.append(title)
+        if "venv" in command:
+            self.setup.PYTHON.parent.mkdir(parents=True, exist_ok=True)
+            self.setup.PYTHON.write_text("#!/bin/sh\necho 3.11\n")
+            self.setup.PYTHON.chmod(0o755)
+
+    def _models(self, *arguments: str) -> bool:
+        self.taken.append(" ".join(arguments))
+        self.graph = "compiled"
+        return True
+
+    def set_up(self, *, for_tests: bool = False, with_model: bool = True) -> list[str]:
+        """The steps that were taken."""
+        self.taken.clear()
+        self.setup.set_up(for_tests=for_tests, with_model=with_model)
+        return self.taken
+
+
+@pytest.fixture
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
+    return Machine(_script("setup", monkeypatch), tmp_path, monkeypatch)
+
+
+VENV = ["Virtual environment"]
+REST = ["Silero's model", "Command trio-stt"]
+RUNTIME = ["Python packages of requirements/runtime.txt", *REST]
+TEST = ["Python packages of requirements/test.txt", *REST]
+MODEL = ["openfst", "install en"]
+
+
+def test_set_up_takes_every_step_once(machine: Machine) -> None:
+    assert machine.set_up() == [*VENV, *RUNTIME, *MODEL]
+    assert machine.set_up() == []
+
+
+def test_set_up_for_tests_adds_to_one_for_use_and_includes_it(machine: Machine) -> None:
+    machine.set_up()
+    assert machine.set_up(for_tests=True) == [*TEST, "recordings"]
+    assert machine.set_up() == []
+
+
+def test_without_models_no_model_is_looked_for(machine: Machine) -> None:
+    assert machine.set_up(with_model=False) == [*VENV, *RUNTIME]
+
+
+@pytest.mark.parametrize("name", ["pyproject.toml", "requirements/runtime.txt", "requirements/silero.txt"])
+def test_packages_are_installed_again_when_their_files_change(machine: Machine, name: str) -> None:
+    machine.set_up()
+    (machine.root / name).write_text("changed")
+    assert machine.set_up() == RUNTIME
+
+
+def test_a_step_that_failed_is_taken_again_also_when_its_files_are_put_back(machine: Machine) -> None:
+    machine.set_up()
+    (machine.root / "pyproject.toml").write_text("changed")
+    machine.failing = "Command trio-stt"
+    with pytest.raises(machine.setup.SetupError):
+        machine.set_up()
+    machine.failing = ""
+    (machine.root / "pyproject.toml").write_text("pyproject.toml")
+    assert machine.set_up() == RUNTIME
+
+
+def test_an_environment_that_was_moved_or_not_made_whole_is_made_anew(machine: Machine) -> None:
+    machine.set_up()
+    (machine.root / ".venv/location").write_text("/elsewhere/.venv")
+    assert machine.set_up()[:1] == VENV
+    (machine.root / ".venv/location").unlink()
+    assert machine.set_up()[:1] == VENV
+    machine.setup.PYTHON.unlink()
+    assert machine.set_up()[:1] == VENV
+
+
+def test_a_model_without_compiled_graph_is_worth_another_try(machine: Machine) -> None:
+    machine.set_up()
+    machine.graph = "dynamic"
+    assert machine.set_up() == MODEL
+
+
+def test_check_names_the_command_that_mends_it(machine: Machine) -> None:
+    with pytest.raises(machine.setup.SetupError, match=r"call scripts/setup\.sh"):
+        machine.setup.check()
+    machine.set_up(with_model=False)
+    with pytest.raises(machine.setup.SetupError, match=r"no speech model .* call scripts/setup\.sh"):
+        machine.setup.check()
+    machine.set_up()
+    machine.setup.check()
+
+
+def test_a_command_is_silent_unless_it_fails(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    step = _script("step", monkeypatch)
+    step.run("Fine", [sys.executable, "-c", "print('noise')"])
+    assert capsys.readouterr().out == "Fine … 0 s\n"
+    with pytest.raises(step.SetupError, match=r"(?s)Bad: exit code 3\nreason"):
+        step.run("Bad", [sys.executable, "-c", "print('reason'); exit(3)"])
+
+
+def test_an_interrupted_command_has_tidied_up_when_set_up_ends(tmp_path: Path) -> None:
+    command = tmp_path / "command.py"
+    command.write_text(
+        "import pathlib, time\n"
+        "try:\n    pathlib.Path('begun').touch()\n    time.sleep(30)\n"
+        "finally:\n    time.sleep(0.2)\n    pathlib.Path('tidied').touch()\n"
+    )
+    set_up = "import pathlib, sys, step; step.run('Long', [sys.executable, 'command.py'], folder=pathlib.Path.cwd())"
+    environment = {"PYTHONPATH": str(SCRIPTS)}
+    with subprocess.Popen(
+        [sys.executable, "-c", set_up], cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as running:
+        until = time.monotonic() + 20
+        while not (tmp_path / "begun").exists():
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        running.send_signal(signal.SIGINT)
+        _, errors = running.communicate()
+    assert b"KeyboardInterrupt" in errors
+    assert (tmp_path / "tidied").exists()
+
+
+@pytest.fixture
+def checks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The run of all checks, in a folder with one test that passes and one that fails."""
+    module = _script("test", monkeypatch)
+    monkeypatch.setattr(module, "ROOT", tmp_path)
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")  # they take most of a second each time
+    monkeypatch.setattr(module, "CHECKS", {"Good": ["python", "-c", ""]})
+    (tmp_path / "test_it.py").write_text("def test_good(): pass\n\ndef test_bad(): assert False\n")
+    return module
+
+
+def test_pytest_decides_the_exit_code_and_speaks_last(checks: ModuleType, capfd: pytest.CaptureFixture[str]) -> None:
+    assert checks.main([]) == 1
+    assert "1 failed, 1 passed" in capfd.readouterr().out.splitlines()[-1]
+    (checks.ROOT / "test_it.py").write_text("def test_good(): pass\n")
+    assert checks.main([]) == 0
+
+
+def test_a_failed_check_fails_the_run_but_the_tests_are_run(
+    checks: ModuleType, capfd: pytest.CaptureFixture[str]
+) -> None:
+    checks.CHECKS["Bad"] = ["python", "-c", "print('the reason'); exit(1)"]
+    (checks.ROOT / "test_it.py").write_text("def test_good(): pass\n")
+    assert checks.main([]) == 1
+    out = capfd.readouterr().out
+    assert "Good: passed\nBad: FAILED\nthe reason" in out
+    assert "1 passed" in out.splitlines()[-1]
+
+
+def test_with_arguments_only_pytest_runs_with_them(checks: ModuleType, capfd: pytest.CaptureFixture[str]) -> None:
+    assert checks.main(["-k", "good"]) == 0
+    assert "Good:" not in capfd.readouterr().out
+
+
+def test_a_run_without_any_test_fails(checks: ModuleType) -> None:
+    (checks.ROOT / "test_it.py").unlink()
+    assert checks.main([]) == 5
