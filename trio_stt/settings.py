@@ -150,7 +150,7 @@ class Settings:
     vad_min_speech_duration_ms: int = _setting(64, _integer(0, 2000), "Speech shorter than this opens no utterance.")
     vad_min_silence_duration_ms: int = _setting(300, _integer(50, 5000), "Hangover: silence that ends an utterance.")
     vad_pre_roll_ms: int = _setting(
-        300, _integer(0, 2000), "Audio kept before the first speech, so that no first word is clipped."
+        400, _integer(0, 2000), "Audio kept before the first speech, so that no first word is clipped."
     )
     vad_post_roll_ms: int = _setting(128, _integer(0, 2000), "Audio kept after the last speech; at most the hangover.")
 

@@ -4,7 +4,6 @@ from contextlib import asynccontextmanager
 from functools import partial
 
 import pytest
-import structlog
 import trio
 
 from tests.unit.fakes import FakeEngine
@@ -65,13 +64,6 @@ async def running_server(engine: FakeEngine | None = None, **changes):
         url = await nursery.start(start)
         yield Server(url, made[0], engine, stop, hurry)
         stop.set()
-
-
-@pytest.fixture(autouse=True)
-def quiet_logs():
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
-    yield
-    structlog.reset_defaults()
 
 
 @pytest.fixture

@@ -72,10 +72,10 @@ class CountingRecogniser:
 class FakeEngine:
     """An `Engine` of `CountingRecogniser`s; `failures` of the next calls to `accept` raise."""
 
-    description = {"engine": "fake", "model": "fake", "graph": "compiled"}
     recogniser_limit = None
 
     def __init__(self):
+        self.description = {"engine": "fake", "model": "fake", "graph": "compiled"}
         self.failures = 0
         self.given = []
         self.open_recognisers = 0

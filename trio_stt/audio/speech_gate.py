@@ -45,7 +45,7 @@ class GateConfig:
     threshold: float = 0.5
     min_speech_ms: int = 64
     hangover_ms: int = 300
-    pre_roll_ms: int = 300
+    pre_roll_ms: int = 400
     post_roll_ms: int = 128
     max_utterance_s: float = 30.0
     enabled: bool = True

@@ -1,0 +1,24 @@
+"""What several kinds of tests share."""
+
+import os
+from pathlib import Path
+
+import pytest
+import structlog
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def model() -> Path:
+    """The installed English model: TRIO_STT_TEST_MODEL, else the repository's own."""
+    path = Path(os.environ.get("TRIO_STT_TEST_MODEL", ROOT / "models/vosk-model"))
+    assert path.is_dir(), f"no model in {path}: run ./scripts/setup.sh"
+    return path
+
+
+@pytest.fixture(autouse=True)
+def quiet_logs():
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
+    yield
+    structlog.reset_defaults()
