@@ -17,6 +17,14 @@ def cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / _TICKS_PER_S
 
 
+def machine_cpu_seconds() -> float:
+    """Processor time that all processes have taken so far, with what the hypervisor gave to others (/proc/stat)."""
+    user, nice, system, _idle, _waiting, irq, softirq, stolen = map(
+        int, Path("/proc/stat").read_text("utf-8").split()[1:9]
+    )
+    return (user + nice + system + irq + softirq + stolen) / _TICKS_PER_S
+
+
 def resident_mb(pid: int) -> float:
     """Memory of the process that is in RAM now, in MB of 10^6 bytes. Raises `OSError` if it is gone."""
     return _status_mb(pid, "VmRSS")

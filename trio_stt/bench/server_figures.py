@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import random
 import tempfile
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -14,7 +15,7 @@ from attrs import frozen
 from trio_stt.bench.figures import Figure, percentiles
 from trio_stt.bench.final_latency import final_latencies
 from trio_stt.bench.load import Speaker, speak_all
-from trio_stt.bench.process_usage import cpu_seconds, resident_mb
+from trio_stt.bench.process_usage import cpu_seconds, machine_cpu_seconds, resident_mb
 from trio_stt.bench.replay import Replay, replay
 from trio_stt.bench.script import continuous, conversation, separate
 from trio_stt.bench.server_process import RunningServer, start_server
@@ -32,6 +33,9 @@ MOST_START_S = 3.0
 
 MOST_LATE_S = 0.020
 """If 1 of 100 frames was sent later than this, it may be the load that was slow and not the server."""
+
+MOST_OTHERS_CORES = 0.1
+"""If other processes took more than this share of a core, the figures are not the server's alone."""
 
 PAUSE_S = 1.2
 """Silence between the clips whose finals are timed: longer than any hangover in use."""
@@ -99,10 +103,9 @@ class ServerBench:
             calls = Path(folder, "calls")
             async with self._server({RECORD_CALLS: str(calls)}) as server:
                 before_s = cpu_seconds(server.pid)
-                await speak_all(server.url, speakers)
+                await self._speak(server, speakers, "processor time")
                 server_s = cpu_seconds(server.pid) - before_s
             audio_s = sum(speaker.script.seconds for speaker in speakers)
-            self._check_load(speakers, "processor time")
             label = f"{plan.streams} streams, {plan.frame_ms} ms frames"
             self._add(f"server CPU per second of audio, {label}", server_s / audio_s, "s")
             if plan.running is not None:
@@ -128,8 +131,7 @@ class ServerBench:
         self._say(f"Latency with {frame_ms} ms frames: {plan.streams} speakers for up to {longest_s:.0f} s")
         speakers = [Speaker(f"speaker-{n}", f"bench-{n}", script) for n, script in enumerate(scripts)]
         async with self._server() as server:
-            await speak_all(server.url, speakers)
-        self._check_load(speakers, f"latency with {frame_ms} ms frames")
+            await self._speak(server, speakers, f"latency with {frame_ms} ms frames")
         latencies = final_latencies(speakers)
         found = percentiles(latencies.seconds)
         label = f"{frame_ms} ms frames"
@@ -164,9 +166,8 @@ class ServerBench:
                         await trio.sleep(0.25)
 
                 nursery.start_soon(watch)
-                await speak_all(server.url, speakers)
+                await self._speak(server, speakers, "memory")
                 nursery.cancel_scope.cancel()
-        self._check_load(speakers, "memory")
         self._add(f"resident memory, {plan.connected} in calls of {CALL_SIZE}, peak", most_mb, "MB", MOST_RESIDENT_MB)
 
     @contextlib.asynccontextmanager
@@ -180,12 +181,21 @@ class ServerBench:
             await trio.sleep(_SETTLE_S)
             yield server
 
-    def _check_load(self, speakers: Sequence[Speaker], part: str) -> None:
+    async def _speak(self, server: RunningServer, speakers: Sequence[Speaker], part: str) -> None:
+        """Lets all speak, and notes if something else than the server may have made the figures."""
+        ours = (server.pid, os.getpid())
+        began_s = trio.current_time()
+        before_s = machine_cpu_seconds() - sum(map(cpu_seconds, ours))
+        await speak_all(server.url, speakers)
+        others_s = machine_cpu_seconds() - sum(map(cpu_seconds, ours)) - before_s
+        others_cores = others_s / (trio.current_time() - began_s)
+        if others_cores > MOST_OTHERS_CORES:
+            self.notes.append(f"{part}: other processes took {others_cores:.2f} of a core; measure on a quiet machine.")
         late = percentiles([time for speaker in speakers for time in speaker.late_s])
         if late.p99_ms > MOST_LATE_S * 1000:
             self.notes.append(
-                f"In the part about {part} 1 of 100 frames was sent {late.p99_ms:.0f} ms or more too late: "
-                "the machine, or this program, was too busy for these figures to be the server's alone."
+                f"{part}: 1 of 100 frames was sent {late.p99_ms:.0f} ms or more late: the machine, or this program, "
+                "was too busy for these figures to be the server's alone."
             )
 
     def _add(self, name: str, value: float, unit: str, at_most: float | None = None) -> None:
