@@ -81,17 +81,17 @@ class Peer:
             await self._websocket.send_message(encode(event, timestamp=0.0))
 
     async def receive_until_eof(self):
-        while True:
-            message = await self._websocket.get_message()
-            if isinstance(message, str):
-                assert json.loads(message)["type"] == "eof"
-                return
+        while not isinstance(message := await self.receive(), str):
+            pass
+        assert json.loads(message)["type"] == "eof"
+
+    async def receive(self):
+        message = await self._websocket.get_message()
+        if isinstance(message, bytes):
             assert message[:4] == b"SEQ1"
             assert int.from_bytes(message[4:12], "little") == self.samples
             self.samples += (len(message) - HEADER_BYTES) // 2
-
-    async def receive(self):
-        return await self._websocket.get_message()
+        return message
 
     async def close(self, code=1000, reason=""):
         await self._websocket.aclose(code, reason)
