@@ -10,7 +10,8 @@ import trio
 from tests.server.conftest import finals_of, running_server
 from tests.unit.fakes import FakeEngine, sound
 from trio_stt.client.websocket import StreamClosedError
-from trio_stt.dialects.events import Transcript
+from trio_stt.dialects.events import Ready, Transcript
+from trio_stt.gateway.websocket import Connection
 
 QUERY = "client_id=mallory&session_id=call"
 
@@ -36,6 +37,7 @@ async def close_of(socket, *frames) -> tuple[list, int]:
 async def bystander(server):
     """A client in the same session that must be captioned as if nothing had happened."""
     async with server.speaker("bystander") as stream:
+        assert isinstance(await anext(stream), Ready)
         yield
         await stream.send_audio(sound(1).tobytes())
         await stream.finalize()
@@ -210,6 +212,21 @@ async def test_a_fault_of_ours_closes_with_1011_and_costs_nobody_else_anything(s
         server.instance._engine = healthy
     assert code == 1011
     assert messages[-1].get("is_final")
+    await nothing_left(server)
+
+
+async def test_a_failing_task_of_a_connection_ends_it_with_1011_after_its_last_words(server, monkeypatch):
+    async def fail(self) -> None:
+        await trio.sleep(0.3)
+        if self.request.client_id == "mallory":
+            raise ZeroDivisionError("planted")
+
+    monkeypatch.setattr(Connection, "_watch_slow_reader", fail)
+    async with server.speaker("bob") as bob, server.raw(QUERY) as socket:
+        _, code = await close_of(socket, sound(1).tobytes())
+        (final,) = await finals_of(bob, 1)
+    assert code == 1011
+    assert final.text == "w1 w2"
     await nothing_left(server)
 
 

@@ -74,6 +74,7 @@ class Connection:
         self._member = Member(request, self._outbox, self.stop)
         self._finishing = trio.CancelScope(shield=True)
         self._peer_gone = trio.Event()
+        self._said_goodbye = False
         self._sending_since: float | None = None
         self._sent_at = trio.current_time()
         self._close = Close(1006, "")
@@ -103,26 +104,33 @@ class Connection:
             self._outbox.put(self._ready())
             session = around.sessions.join(self._member)
             self._log.info("stream_opened", speak=self.request.speak, sample_rate=self.request.sample_rate)
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._receive)
-                nursery.start_soon(self._send, nursery)
-                nursery.start_soon(self._watch_slow_reader)
-                nursery.start_soon(self._beat)
-                if self.request.max_duration_s is not None:
-                    nursery.start_soon(self._expire, self.request.max_duration_s)
-                with self._finishing:
-                    self._close = await self._run_stream(session)
-                if self._finishing.cancelled_caught:
-                    self._log.error("stream_unfinished", waited_s=FINISH_S, unread_samples=self._backlog.samples)
-                self._outbox.close(self._close)
-                held.close()
-                self._log.info(
-                    "stream_closed",
-                    code=self._close.code,
-                    reason=self._close.reason,
-                    duration_s=round(time.monotonic() - self.opened_at, 3),
-                    audio_s=round(self._dialect.received_samples / self.request.sample_rate, 3),
-                )
+            try:
+                await self._run_tasks(session, held)
+            except* Exception:  # noqa: BLE001  (a boundary, as below)
+                self._log.exception("connection_failed")
+                await self._say_goodbye(OUR_FAULT)
+
+    async def _run_tasks(self, session: Session, held: ExitStack) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._receive)
+            nursery.start_soon(self._send, nursery)
+            nursery.start_soon(self._watch_slow_reader)
+            nursery.start_soon(self._beat)
+            if self.request.max_duration_s is not None:
+                nursery.start_soon(self._expire, self.request.max_duration_s)
+            with self._finishing:
+                self._close = await self._run_stream(session)
+            if self._finishing.cancelled_caught:
+                self._log.error("stream_unfinished", waited_s=FINISH_S, unread_samples=self._backlog.samples)
+            self._outbox.close(self._close)
+            held.close()
+            self._log.info(
+                "stream_closed",
+                code=self._close.code,
+                reason=self._close.reason,
+                duration_s=round(time.monotonic() - self.opened_at, 3),
+                audio_s=round(self._dialect.received_samples / self.request.sample_rate, 3),
+            )
 
     async def _run_stream(self, session: Session) -> Close:
         captioner = None
@@ -181,6 +189,9 @@ class Connection:
         except trio.EndOfChannel:
             self.stop(self._socket.peer_close)
             self._peer_gone.set()
+        finally:
+            # Nobody will feed the stream any more. It is shielded, so it must be told: also when another task failed.
+            self.stop(OUR_FAULT)
 
     def _idle_s(self) -> float:
         return float("inf") if self.request.idle_timeout_s is None else self.request.idle_timeout_s
@@ -191,11 +202,16 @@ class Connection:
             if isinstance(event, Close):
                 break
             await self._transmit(encode(event, timestamp=time.time(), words=self.request.words))
-        if not self._peer_gone.is_set():
-            await self._socket.close(event)
-            with trio.move_on_after(CLOSE_LINGER_S):
-                await self._peer_gone.wait()
+        await self._say_goodbye(event)
+        with trio.move_on_after(CLOSE_LINGER_S):
+            await self._peer_gone.wait()
         nursery.cancel_scope.cancel()
+
+    async def _say_goodbye(self, close: Close) -> None:
+        """Sends the close frame, unless one is out or the peer has gone. Quart would say 1000, whatever went wrong."""
+        if not self._said_goodbye and not self._peer_gone.is_set():
+            self._said_goodbye = True
+            await self._socket.close(close)
 
     async def _transmit(self, text: str) -> None:
         self._sending_since = trio.current_time()
@@ -218,11 +234,12 @@ class Connection:
             return
         every_s = self._settings.heartbeat_ms / 1000
         while not self._outbox.closed:
-            quiet_s = trio.current_time() - self._sent_at
-            if quiet_s >= every_s and not len(self._outbox):
-                self._outbox.put(Ack(self._stream.acked) if self.request.speak else Pong())
-                quiet_s = 0
-            await trio.sleep(every_s - quiet_s)
+            due = self._sent_at + every_s
+            if trio.current_time() >= due:
+                if not len(self._outbox):  # else something is about to be sent anyway
+                    self._outbox.put(Ack(self._stream.acked) if self.request.speak else Pong())
+                due = trio.current_time() + every_s
+            await trio.sleep_until(due)
 
     async def _expire(self, after_s: float) -> None:
         await trio.sleep(after_s)
