@@ -108,7 +108,7 @@ def test_any_split_with_repetitions_and_overlaps_gives_the_samples_once_and_in_o
     data: st.DataObject, encoding: tuple[str, int]
 ):
     name, width = encoding
-    sound = data.draw(st.binary(max_size=200).map(lambda drawn: drawn[: len(drawn) // width * width]))
+    sound = data.draw(st.binary(max_size=60).map(lambda drawn: drawn[: len(drawn) // width * width]))
     total = len(sound) // width
     numbered, heard = dialect(framing="seq", encoding=name), bytearray()
     while numbered.received_samples < total:
