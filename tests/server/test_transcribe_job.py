@@ -396,8 +396,9 @@ async def test_ctrl_c_ends_the_command_although_standard_input_goes_on():
             await heard.wait()
             process.send_signal(signal.SIGINT)
             assert await process.wait() == 130
-        assert await process.stdout.receive_some() == b"hello there\n"
-        assert await process.stderr.receive_some() == b""
+        async with process.stdin, process.stdout, process.stderr:
+            assert await process.stdout.receive_some() == b"hello there\n"
+            assert await process.stderr.receive_some() == b""
 
 
 @pytest.mark.parametrize(
