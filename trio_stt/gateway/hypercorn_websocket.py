@@ -50,6 +50,9 @@ class WebSocketStream(WSStream):
         elif isinstance(event, Body | Data) and self._oversized:
             await self._discard(event.data)
             return
+        elif isinstance(event, Body | Data) and not self.closed and not self.handshake.accepted:
+            await self._refuse_early_data()
+            return
         await super().handle(event)
         if self.closed:
             self._ended.set()
@@ -86,6 +89,14 @@ class WebSocketStream(WSStream):
         self.task_group.spawn(self._close_later)
         await self._send_wsproto_event(CloseConnection(code=CloseReason.MESSAGE_TOO_BIG))
         await self._tell_app({"type": "websocket.disconnect", "code": int(CloseReason.MESSAGE_TOO_BIG)})
+
+    async def _refuse_early_data(self) -> None:
+        # The client did not wait for the answer to its upgrade. Hypercorn's own answers 400 too, but tells the
+        # application nothing, which then waits for ever for a client that it believes accepted.
+        self.closed = True
+        await self._send_error_response(400)
+        await self._tell_app({"type": "websocket.disconnect", "code": int(CloseReason.ABNORMAL_CLOSURE)})
+        await self.send(StreamClosed(stream_id=self.stream_id))
 
     async def _tell_app(self, message: dict[str, Any]) -> None:
         if self.app_put is not None:

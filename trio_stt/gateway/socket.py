@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import trio
 from quart import Websocket
 
@@ -26,13 +28,15 @@ class Socket:
 
     async def send(self, text: str) -> None:
         """Sends a text message. Waits for a peer that does not read, and cancelling does not end that wait."""
-        await self._websocket.send(text)
+        with suppress(trio.BusyResourceError):  # hypercorn is hanging up on a peer at fault, in another task
+            await self._websocket.send(text)
         # Once the peer has gone, Quart's send returns at once without a checkpoint: a loop of sends would never yield.
         await trio.lowlevel.checkpoint()
 
     async def close(self, close: Close) -> None:
         """Sends the close frame."""
-        await self._websocket.close(close.code, close.reason)
+        with suppress(trio.BusyResourceError):  # as in `send`
+            await self._websocket.close(close.code, close.reason)
         await trio.lowlevel.checkpoint()
 
     @property
