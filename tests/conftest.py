@@ -17,8 +17,9 @@ def model() -> Path:
     return path
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def quiet_logs():
+    """Only critical lines are logged."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
     yield
     structlog.reset_defaults()

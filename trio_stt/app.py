@@ -32,6 +32,7 @@ from trio_stt.recognition.breaker import Breaker, BreakerState
 from trio_stt.recognition.call_recorder import CallRecorder, RecordingEngine
 from trio_stt.recognition.decoders import Decoders
 from trio_stt.recognition.engine import SAMPLE_RATE, Engine, EngineError
+from trio_stt.recognition.resting import Resting
 from trio_stt.recognition.speaker import SpeakerRecogniser
 from trio_stt.recognition.vosk_engine import VoskEngine, warm_up
 from trio_stt.sessions.backlog import Backlog
@@ -71,6 +72,7 @@ class Instance:
             wait_s=settings.stt_circuit_breaker_timeout,
             on_change=lambda state: self._log.warning("breaker", name=f"vosk-{settings.language}", state=state.value),
         )
+        self.resting: Resting[SpeakerRecogniser] = Resting(settings.adaptation_memory_mb)
         self.admission = Admission(
             languages=frozenset({primary_subtag(settings.language)}),
             max_speakers=settings.max_concurrent_clients,
@@ -166,7 +168,7 @@ class Instance:
             stream_id,
             gate=SpeechGate(self._gate_config),
             voice=self.voice.open() if self.settings.vad_enabled else None,
-            recogniser=SpeakerRecogniser(self._engine, self.decoders, self.breaker, log),
+            recogniser=SpeakerRecogniser(self._engine, self.decoders, self.breaker, self.resting, log),
             publish=publish,
             wants_partials=lambda: session.wants_partials,
             on_decoded=lambda samples: self.metrics.speech_seconds.inc(samples / SAMPLE_RATE),
@@ -287,6 +289,7 @@ class Instance:
             "Recogniser calls that wait for a thread",
             lambda: self.decoders.statistics().waiting,
         )
+        gauge("adaptation_memory_mb", "Kept between utterances, by estimate", lambda: self.resting.memory_mb)
         gauge("breaker_open", "1 while the recogniser's breaker is not closed", lambda: float(not self.breaker.admits))
         gauge(
             "voice_activity_degraded",

@@ -128,6 +128,11 @@ class Settings:
         _number(5, 120),
         "Longest utterance, in seconds; then it is cut, at a gap between words if there is one.",
     )
+    adaptation_memory_mb: float = _setting(
+        16,
+        _number(0, 1_000_000),
+        "Memory for what recognisers learnt of speakers who are silent now; those silent longest are forgotten first.",
+    )
     recogniser_memory_mb: int = _setting(
         2048,
         _integer(64, 1_000_000),

@@ -82,3 +82,8 @@ async def finals_of(stream, count: int) -> list[Transcript]:
                 if len(finals) == count:
                     break
     return finals
+
+
+@pytest.fixture(autouse=True)
+def quiet(quiet_logs):
+    """Whatever these tests provoke is not printed."""

@@ -80,6 +80,9 @@ class FakeEngine:
         self.given = []
         self.open_recognisers = 0
 
+    def recogniser_mb(self, decoded_s):
+        return decoded_s
+
     def open(self):
         self.open_recognisers += 1
         return CountingRecogniser(self)

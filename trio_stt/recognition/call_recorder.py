@@ -121,6 +121,10 @@ class RecordingEngine:
         """The engine's own."""
         return self._engine.recogniser_limit
 
+    def recogniser_mb(self, decoded_s: float) -> float:
+        """The engine's own."""
+        return self._engine.recogniser_mb(decoded_s)
+
     def open(self) -> Recogniser:
         """A recogniser whose calls are noted. Raises `EngineError`."""
         with self._lock:

@@ -60,6 +60,9 @@ class Engine(Protocol):
     def recogniser_limit(self) -> int | None:
         """How many recognisers may be open at once for the memory they take; None: no such bound."""
 
+    def recogniser_mb(self, decoded_s: float) -> float:
+        """About what a recogniser takes, in MB, that has decoded so many seconds of speech."""
+
     def open(self) -> Recogniser:
         """A recogniser for one speaker. Raises `EngineError`."""
 

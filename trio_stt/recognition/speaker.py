@@ -12,6 +12,7 @@ from attrs import frozen
 from trio_stt.recognition.breaker import Breaker
 from trio_stt.recognition.decoders import Decoders
 from trio_stt.recognition.engine import SAMPLE_RATE, Engine, EngineError, HeardWord, Recogniser, Samples
+from trio_stt.recognition.resting import Resting
 
 T = TypeVar("T")
 
@@ -34,12 +35,21 @@ class SpeakerRecogniser:
     calls wait.
     """
 
-    def __init__(self, engine: Engine, decoders: Decoders, breaker: Breaker, log: structlog.stdlib.BoundLogger) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        decoders: Decoders,
+        breaker: Breaker,
+        resting: Resting[SpeakerRecogniser],
+        log: structlog.stdlib.BoundLogger,
+    ) -> None:
         self._engine = engine
         self._decoders = decoders
         self._breaker = breaker
+        self._resting = resting
         self._log = log
         self._recogniser: Recogniser | None = None
+        self._decoded_samples = 0  # by this recogniser
         self._utterance: list[Samples] = []
         self._text = ""
 
@@ -72,20 +82,36 @@ class SpeakerRecogniser:
         heard = Heard(self._text) if words is None else Heard(" ".join(word.text for word in words), words)
         self._utterance = []
         self._text = ""
+        if self._recogniser is not None:
+            memory_mb = self._engine.recogniser_mb(self._decoded_samples / SAMPLE_RATE)
+            for speaker in self._resting.add(self, memory_mb):
+                await speaker._give_back()
         return heard
 
     async def aclose(self) -> None:
         """Gives the recogniser back to the engine. Shield it: it must not be cancelled while it waits for a thread."""
-        recogniser, self._recogniser = self._recogniser, None
+        self._resting.remove(self)
         self._utterance = []
-        if recogniser is None:
+        await self._give_back()
+
+    async def _give_back(self) -> None:
+        held, self._recogniser = [self._recogniser], None
+        if held[0] is None:
             return
+
+        def close() -> None:
+            # The last reference goes in the thread, because freeing a recogniser takes time.
+            recogniser = held.pop()
+            if recogniser is not None:
+                self._engine.close(recogniser)
+
         try:
-            await self._decoders.run(lambda: self._engine.close(recogniser))
+            await self._decoders.run(close)
         except EngineError as error:
             self._log.warning("recogniser_close_failed", error=str(error))
 
     async def _attempt(self, decode: Callable[[Recogniser, Samples], T], samples: Samples) -> T | None:
+        self._resting.remove(self)
         for _ in range(ATTEMPTS):
             await self._breaker.wait_closed()
             try:
@@ -107,5 +133,7 @@ class SpeakerRecogniser:
             samples = np.concatenate(self._utterance)
             result = decode(recogniser, samples)
             self._recogniser = recogniser
+            self._decoded_samples = samples.size
             return result
+        self._decoded_samples += samples.size
         return decode(self._recogniser, samples)

@@ -5,6 +5,7 @@ import trio
 
 from trio_stt.recognition.breaker import Breaker
 from trio_stt.recognition.engine import EngineError, HeardWord
+from trio_stt.recognition.resting import Resting
 from trio_stt.recognition.speaker import ATTEMPTS, Heard, SpeakerRecogniser
 
 
@@ -45,6 +46,9 @@ class FakeEngine:
         self.partials = 0
         self.closed = []
 
+    def recogniser_mb(self, decoded_s):
+        return 4 + decoded_s
+
     def open(self):
         self.opened += 1
         return CountingRecogniser(self)
@@ -64,8 +68,13 @@ def breaker():
 
 
 @pytest.fixture
-def speaker(engine, breaker):
-    return SpeakerRecogniser(engine, InlineDecoders(), breaker, structlog.get_logger())
+def resting():
+    return Resting(budget_mb=10)
+
+
+@pytest.fixture
+def speaker(engine, breaker, resting):
+    return SpeakerRecogniser(engine, InlineDecoders(), breaker, resting, structlog.get_logger())
 
 
 def samples(count):
@@ -135,3 +144,36 @@ async def test_failures_reach_the_breaker(engine, breaker, speaker):
     engine.failures = 2
     await speaker.accept(samples(1), partial=False)
     assert (breaker.statistics().calls, breaker.statistics().failures) == (3, 2)
+
+
+async def test_under_memory_pressure_those_silent_longest_are_forgotten_first(engine, breaker, resting):
+    speakers = [SpeakerRecogniser(engine, InlineDecoders(), breaker, resting, structlog.get_logger()) for _ in range(3)]
+    for speaker in speakers:
+        await speaker.finish(samples(1))
+    assert len(engine.closed) == 1
+    await speakers[1].finish(samples(1))
+    await speakers[2].finish(samples(1))
+    assert engine.opened == 3
+    await speakers[0].finish(samples(1))
+    assert engine.opened == 4
+    assert len(engine.closed) == 2
+    for speaker in speakers:
+        await speaker.aclose()
+    assert len(engine.closed) == engine.opened
+    assert len(resting) == 0
+
+
+async def test_a_recogniser_larger_than_all_memory_is_forgotten_at_once(engine, speaker):
+    await speaker.finish(samples(16000 * 7))
+    assert len(engine.closed) == 1
+    assert (await speaker.finish(samples(1))).text == "1"
+
+
+async def test_who_speaks_is_not_forgotten(engine, breaker, resting):
+    talking, other = (
+        SpeakerRecogniser(engine, InlineDecoders(), breaker, resting, structlog.get_logger()) for _ in range(2)
+    )
+    await talking.finish(samples(16000 * 4))
+    await talking.accept(samples(1), partial=False)
+    await other.finish(samples(16000 * 5))
+    assert engine.closed == []

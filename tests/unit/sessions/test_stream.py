@@ -22,6 +22,7 @@ from trio_stt.dialects.events import (
     Transcript,
 )
 from trio_stt.recognition.breaker import Breaker
+from trio_stt.recognition.resting import Resting
 from trio_stt.recognition.speaker import SpeakerRecogniser
 from trio_stt.sessions.backlog import Backlog
 from trio_stt.sessions.captioner import Captioner
@@ -49,7 +50,11 @@ class Speaker:
             gate=SpeechGate(GateConfig()),
             voice=LoudnessVoice(),
             recogniser=SpeakerRecogniser(
-                self.engine, InlineDecoders(), Breaker("fake", min_calls=20, wait_s=5, jitter=lambda: 0.0), log
+                self.engine,
+                InlineDecoders(),
+                Breaker("fake", min_calls=20, wait_s=5, jitter=lambda: 0.0),
+                Resting(100),
+                log,
             ),
             publish=self.member.deliver,
             wants_partials=lambda: self.member.request.partials,
@@ -114,7 +119,7 @@ async def test_an_utterance_becomes_partials_and_one_final_then_an_ack():
     assert await ann.run() == Close(1000)
     (final,) = ann.finals
     assert final.text == "w1 w2 w3 w4 w5"
-    assert final.start_sample == pytest.approx(16000 - 4800, abs=512)
+    assert final.start_sample == pytest.approx(16000 - 6400, abs=512)
     assert final.end_sample == pytest.approx(3 * 16000, abs=3000)
     assert {partial.segment_id for partial in ann.partials} == {final.segment_id}
     assert [len(partial.text) for partial in ann.partials] == sorted(len(partial.text) for partial in ann.partials)
@@ -131,7 +136,7 @@ async def test_words_stand_on_the_stream_s_own_clock():
     await ann.run()
     (final,) = ann.finals
     assert final.sample_rate == 8000
-    assert final.start_sample / 8000 == pytest.approx(1.7, abs=0.05)
+    assert final.start_sample / 8000 == pytest.approx(1.6, abs=0.05)
     assert final.words[0].start == pytest.approx(final.start_sample / 8000)
     assert [round(later.start - word.start, 3) for word, later in zip(final.words, final.words[1:], strict=False)] == [
         0.5
