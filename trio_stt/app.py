@@ -26,6 +26,7 @@ from trio_stt.gateway.asgi import OrderedWebsocketConnection
 from trio_stt.gateway.connections import Connections
 from trio_stt.gateway.socket import Socket
 from trio_stt.gateway.websocket import Connection, Surroundings
+from trio_stt.operations import memory
 from trio_stt.operations.health import Health, PartHealth, Status, memory_health
 from trio_stt.operations.metrics import Metrics
 from trio_stt.recognition.breaker import Breaker, BreakerState
@@ -122,6 +123,7 @@ class Instance:
             )
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.breaker.keep_probing, self._probe)
+            nursery.start_soon(memory.keep_trimming)
             self.admission.readiness = Readiness.READY
             task_status.started()
 
@@ -289,7 +291,7 @@ class Instance:
             "Recogniser calls that wait for a thread",
             lambda: self.decoders.statistics().waiting,
         )
-        gauge("adaptation_memory_mb", "Kept between utterances, by estimate", lambda: self.resting.memory_mb)
+        gauge("recogniser_memory_mb", "What recognisers take, by estimate", lambda: self.resting.memory_mb)
         gauge("breaker_open", "1 while the recogniser's breaker is not closed", lambda: float(not self.breaker.admits))
         gauge(
             "voice_activity_degraded",

@@ -20,6 +20,7 @@ from trio_stt.audio.vad import DetectorError
 from trio_stt.dialects.native import MAX_FRAME_BYTES
 from trio_stt.gateway import hypercorn_websocket
 from trio_stt.operations.logs import configure_logs
+from trio_stt.operations.memory import limit_heaps
 from trio_stt.recognition.engine import EngineError, ModelError
 from trio_stt.settings import Settings, SettingsError, load
 
@@ -160,6 +161,7 @@ def serve_command() -> None:
         settings = load()
     except SettingsError as error:
         raise click.UsageError(str(error)) from error
+    limit_heaps()
     configure_logs(settings.log_level, settings.log_format)
     try:
         trio.run(serve_until_signal, settings)

@@ -129,9 +129,9 @@ class Settings:
         "Longest utterance, in seconds; then it is cut, at a gap between words if there is one.",
     )
     adaptation_memory_mb: float = _setting(
-        16,
+        28,
         _number(0, 1_000_000),
-        "Memory for what recognisers learnt of speakers who are silent now; those silent longest are forgotten first.",
+        "Memory that recognisers take before what they learnt of silent speakers is forgotten, longest silent first.",
     )
     recogniser_memory_mb: int = _setting(
         2048,

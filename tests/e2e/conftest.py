@@ -51,6 +51,13 @@ class ServerProcess:
         """Its exit code, when it has ended."""
         return self._process.wait(timeout_s)
 
+    def stop_reading(self) -> None:
+        """Closes our end of its log's pipe: what it writes fails from now on."""
+        assert self._process.stderr is not None
+        nothing = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(nothing, self._process.stderr.fileno())
+        os.close(nothing)
+
     def close(self) -> None:
         if self._process.poll() is None:
             self._process.kill()

@@ -97,3 +97,19 @@ def test_a_wrong_setting_is_named_with_where_it_stands():
     said = "".join(process.log)
     assert "SERVER_PORT" in said
     assert "whole number" in said
+
+
+async def test_captions_go_on_when_nobody_reads_the_logs_any_more(model):
+    clip = next(clip for clip in load_speech() if "0880" in clip.name)
+    with server_process(VOSK_MODEL_PATH=str(model)) as process:
+        url = process.wait_for("ready")["url"].replace("http:", "ws:")
+        process.stop_reading()
+        for _ in range(3):
+            async with open_stream(url, StreamRequest("ann", "call", framing="seq")) as stream:
+                await stream.send_audio(clip.samples.tobytes())
+                await stream.end()
+                with trio.fail_after(10):
+                    texts = [event.text async for event in stream if isinstance(event, Transcript)]
+            assert "young man" in texts[-1]
+        process.signal()
+        assert await trio.to_thread.run_sync(process.ended) == 0

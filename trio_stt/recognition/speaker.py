@@ -58,6 +58,8 @@ class SpeakerRecogniser:
 
         One thread hop. If cancelled while it waits for a thread, the samples count as not given.
         """
+        if not self._utterance:
+            await self._make_room(self._resting.speaks(self, self._memory_mb))
         self._utterance.append(samples)
 
         def decode(recogniser: Recogniser, audio: Samples) -> str:
@@ -83,9 +85,7 @@ class SpeakerRecogniser:
         self._utterance = []
         self._text = ""
         if self._recogniser is not None:
-            memory_mb = self._engine.recogniser_mb(self._decoded_samples / SAMPLE_RATE)
-            for speaker in self._resting.add(self, memory_mb):
-                await speaker._give_back()
+            await self._make_room(self._resting.rests(self, self._memory_mb))
         return heard
 
     async def aclose(self) -> None:
@@ -94,8 +94,17 @@ class SpeakerRecogniser:
         self._utterance = []
         await self._give_back()
 
+    @property
+    def _memory_mb(self) -> float:
+        return self._engine.recogniser_mb(self._decoded_samples / SAMPLE_RATE)
+
+    async def _make_room(self, excess: list[SpeakerRecogniser]) -> None:
+        for speaker in excess:
+            await speaker._give_back()
+
     async def _give_back(self) -> None:
         held, self._recogniser = [self._recogniser], None
+        self._decoded_samples = 0
         if held[0] is None:
             return
 
@@ -111,7 +120,6 @@ class SpeakerRecogniser:
             self._log.warning("recogniser_close_failed", error=str(error))
 
     async def _attempt(self, decode: Callable[[Recogniser, Samples], T], samples: Samples) -> T | None:
-        self._resting.remove(self)
         for _ in range(ATTEMPTS):
             await self._breaker.wait_closed()
             try:

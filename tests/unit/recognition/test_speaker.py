@@ -176,4 +176,6 @@ async def test_who_speaks_is_not_forgotten(engine, breaker, resting):
     await talking.finish(samples(16000 * 4))
     await talking.accept(samples(1), partial=False)
     await other.finish(samples(16000 * 5))
-    assert engine.closed == []
+    assert len(engine.closed) == 1
+    assert (await talking.finish(samples(2))).text == "1 2"
+    assert engine.opened == 2

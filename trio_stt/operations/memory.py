@@ -1,0 +1,42 @@
+"""Gives memory back to the system that the C library holds on to (glibc; elsewhere nothing is done).
+
+Recognisers are large and come and go in worker threads. Left alone, glibc keeps a heap for each thread, and the holes
+that freed recognisers leave.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from typing import Final
+
+import trio
+
+ARENAS: Final = 2
+"""Heaps that all threads share. Decoding hardly allocates, so sharing costs nothing that could be measured."""
+
+TRIM_EVERY_S: Final = 5.0
+
+_M_ARENA_MAX: Final = -8  # malloc.h
+
+
+def limit_heaps() -> None:
+    """Threads started from now on share `ARENAS` heaps."""
+    library = _glibc()
+    if library is not None:
+        library.mallopt(_M_ARENA_MAX, ARENAS)
+
+
+async def keep_trimming() -> None:
+    """Gives unused pages back every `TRIM_EVERY_S`, in a thread. Runs until cancelled."""
+    library = _glibc()
+    while library is not None:
+        await trio.sleep(TRIM_EVERY_S)
+        await trio.to_thread.run_sync(library.malloc_trim, 0)
+
+
+def _glibc() -> ctypes.CDLL | None:
+    if not sys.platform.startswith("linux"):
+        return None
+    library = ctypes.CDLL(None)
+    return library if hasattr(library, "malloc_trim") and hasattr(library, "mallopt") else None
