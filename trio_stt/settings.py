@@ -6,6 +6,7 @@ The attribute ``server_port`` is the variable ``SERVER_PORT``. ``docs/settings.m
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import socket
 from collections.abc import Callable, Mapping
@@ -83,6 +84,17 @@ def _text(value: Any) -> str:
     return str(value)
 
 
+def _loopback(value: Any) -> str:
+    host = str(value)
+    try:
+        inside = host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        inside = False
+    if not inside:
+        raise ValueError("a loopback address: 127.0.0.1, ::1 or localhost (there are no access tokens yet)")
+    return host
+
+
 def _path(value: Any) -> Path | None:
     return Path(value).expanduser() if value else None
 
@@ -101,7 +113,7 @@ class Settings:
 
     # Server
     server_host: str = _setting(
-        "127.0.0.1", _text, "Address to listen on. There are no access tokens yet: keep it on loopback."
+        "127.0.0.1", _loopback, "Address to listen on; loopback only, because there are no access tokens yet."
     )
     server_port: int = _setting(8000, _integer(0, 65535), "Port to listen on; 0 takes any free one.")
     instance: str = _setting(

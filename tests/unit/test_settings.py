@@ -117,3 +117,14 @@ def test_the_command_shows_every_setting_as_table_page_and_file() -> None:
         result = CliRunner(env={"COLUMNS": "200"}).invoke(settings_command, options)
         assert result.exit_code == 0
         assert all(name in result.output for name in NAMES)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "192.168.1.5", "example.org", "::"])
+def test_an_address_that_others_can_reach_is_refused(host: str, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="loopback"):
+        load({"SERVER_HOST": host}, tmp_path / "none")
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "::1", "localhost"])
+def test_loopback_addresses_are_taken(host: str, tmp_path: Path) -> None:
+    assert load({"SERVER_HOST": host}, tmp_path / "none").server_host == host
