@@ -162,7 +162,7 @@ class Instance:
 
         def publish(transcript: Transcript) -> None:
             self.metrics.captions.labels("final" if transcript.is_final else "partial").inc()
-            self.metrics.lag.observe((transcript.lag_ms or 0) / 1000)
+            self.metrics.lag.observe(lag_ms() / 1000)
             session.publish(transcript)
 
         return Captioner(

@@ -123,6 +123,8 @@ class Captioner:
         self._segments = 0
         self.received = 0
         """Samples received, at the stream's own rate."""
+        self.ended = 0
+        """Utterances that got their final."""
 
     @property
     def speaking(self) -> bool:
@@ -229,6 +231,7 @@ class Captioner:
     def _final(self, utterance: Utterance, heard: Heard, words: Sequence[HeardWord], end: int) -> None:
         text = " ".join(word.text for word in words) if heard.words else utterance.without_context(heard.text)
         self._caption(utterance, text, words, end=end, is_final=True)
+        self.ended += 1
 
     def _caption(
         self, utterance: Utterance, text: str, words: Sequence[HeardWord], *, end: int, is_final: bool

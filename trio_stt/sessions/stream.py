@@ -101,9 +101,9 @@ class Stream:
     async def _hear(self, run: AudioRun) -> None:
         if self._captioner is None:
             raise RuntimeError("audio from a client that does not speak")
-        was_speaking = self._captioner.speaking
+        ended_before = self._captioner.ended
         await self._captioner.hear(run.frames)
-        ended = was_speaking and not self._captioner.speaking
+        ended = self._captioner.ended > ended_before
         silent = not self._captioner.speaking and trio.current_time() - self._acked_at >= SILENT_ACK_S
         if self._member.request.framing == "seq" and (ended or silent):
             self._ack()

@@ -188,6 +188,17 @@ async def test_no_utterance_begins_before_an_ack_or_an_earlier_end():
             bound = event.end_sample if event.is_final else bound
 
 
+async def test_an_utterance_that_ends_while_the_next_begins_is_acked_too():
+    ann = Speaker()
+    ann.backlog = Backlog(max_ahead_samples=10**9, max_run_samples=10**9)
+    ann.stream._backlog = ann.backlog
+    for samples in (sound(1), silence(1), sound(1)):
+        await ann.say(samples)
+    await ann.run(for_s=0.5)
+    (final,) = ann.finals
+    assert [ack.sample >= final.end_sample for ack in ann.acks] == [True]
+
+
 async def test_finalize_ends_speech_exactly_there_and_answers_with_all_that_was_received():
     ann = Speaker()
     await ann.say(sound(1.05))
