@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Callable
@@ -18,21 +19,21 @@ from trio_stt import __version__
 from trio_stt.audio.detection import VoiceActivity
 from trio_stt.audio.speech_gate import GateConfig, SpeechGate
 from trio_stt.audio.vad import detectors
-from trio_stt.dialects.events import Close, StreamRequest, Transcript
+from trio_stt.dialects.events import StreamRequest, Transcript
 from trio_stt.dialects.request import Limits, Refusal, parse_request, primary_subtag
 from trio_stt.gateway import http
 from trio_stt.gateway.admission import Admission, Readiness
 from trio_stt.gateway.asgi import OrderedWebsocketConnection
 from trio_stt.gateway.connections import Connections
 from trio_stt.gateway.socket import Socket
-from trio_stt.gateway.websocket import Connection, Surroundings
+from trio_stt.gateway.websocket import RESTARTING, Connection, Surroundings
 from trio_stt.operations import memory
 from trio_stt.operations.health import Health, PartHealth, Status, memory_health
 from trio_stt.operations.metrics import Metrics
 from trio_stt.recognition.breaker import Breaker, BreakerState
 from trio_stt.recognition.call_recorder import CallRecorder, RecordingEngine
 from trio_stt.recognition.decoders import Decoders
-from trio_stt.recognition.engine import SAMPLE_RATE, Engine, EngineError
+from trio_stt.recognition.engine import SAMPLE_RATE, Engine, EngineError, Recogniser
 from trio_stt.recognition.resting import Resting
 from trio_stt.recognition.speaker import SpeakerRecogniser
 from trio_stt.recognition.vosk_engine import VoskEngine, warm_up
@@ -40,8 +41,6 @@ from trio_stt.sessions.backlog import Backlog
 from trio_stt.sessions.captioner import Captioner
 from trio_stt.sessions.session import Session, Sessions
 from trio_stt.settings import Settings
-
-RESTARTING = Close(1012, "restarting")
 
 RECORD_CALLS = "TRIO_STT_RECORD_CALLS"
 """A file that `trio-stt bench server` has the server write its recogniser calls to; not a setting for users."""
@@ -65,23 +64,24 @@ class Instance:
         self.metrics = Metrics()
         self.health = Health()
         self.sessions = Sessions()
-        self.connections = Connections(on_close=lambda code: self.metrics.closes.labels(str(code)).inc())
+        self.connections = Connections(on_close=self.metrics.count_close)
         self.decoders = Decoders(settings.decode_cores)
         self.breaker = Breaker(
             f"vosk-{settings.language}",
             min_calls=settings.stt_circuit_breaker_min_calls,
             wait_s=settings.stt_circuit_breaker_timeout,
+            on_failure=self.metrics.decode_failures.inc,
             on_change=lambda state: self._log.warning("breaker", name=f"vosk-{settings.language}", state=state.value),
         )
         self.resting: Resting[SpeakerRecogniser] = Resting(settings.adaptation_memory_mb)
+        self._to_close, self._closing = trio.open_memory_channel[Recogniser](math.inf)
         self.admission = Admission(
             languages=frozenset({primary_subtag(settings.language)}),
             max_speakers=settings.max_concurrent_clients,
             max_listeners=settings.max_listeners,
             session_max_clients=settings.session_max_clients,
             breaker=self.breaker,
-            session_size=self.sessions.size,
-            is_connected=self.sessions.has,
+            replaces=self.sessions.replaces,
         )
         working, missing = detectors(settings.vad_engine, settings.vad_device)
         for error in missing:
@@ -112,9 +112,10 @@ class Instance:
         engine = await trio.to_thread.run_sync(self._load_engine, self.settings, abandon_on_cancel=False)
         self._model = engine.description
         self._engine = engine
-        self.admission.max_speakers = min(
-            self.admission.max_speakers, engine.recogniser_limit or self.admission.max_speakers
-        )
+        if engine.recogniser_limit is not None:
+            # Pooled recognisers are large, and as many as may be: they are counted, and each speaker keeps its own.
+            self.admission.max_speakers = min(self.admission.max_speakers, engine.recogniser_limit)
+            self.resting = Resting(math.inf)
         self._log.info("model_loaded", seconds=round(time.monotonic() - began, 3), **self._model)
         if self._model.get("graph") == "dynamic":
             self._log.warning(
@@ -124,6 +125,7 @@ class Instance:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.breaker.keep_probing, self._probe)
             nursery.start_soon(memory.keep_trimming)
+            nursery.start_soon(self._close_recognisers, engine)
             self.admission.readiness = Readiness.READY
             task_status.started()
 
@@ -132,6 +134,16 @@ class Instance:
         self.admission.readiness = Readiness.DRAINING
         self.connections.stop_all(RESTARTING)
         await self.connections.wait_empty()
+
+    async def _close_recognisers(self, engine: Engine) -> None:
+        """Frees, off everybody's way, the recognisers that were given up to save memory. Runs until cancelled."""
+        while True:
+            held = [await self._closing.receive()]
+            # The last reference goes in the thread, because freeing a recogniser takes time.
+            try:
+                await self.decoders.run(lambda held=held: engine.close(held.pop()))  # type: ignore[misc]
+            except EngineError as error:
+                self._log.warning("recogniser_close_failed", error=str(error))
 
     async def _probe(self) -> bool:
         """Whether the recogniser works on canned audio."""
@@ -170,7 +182,9 @@ class Instance:
             stream_id,
             gate=SpeechGate(self._gate_config),
             voice=self.voice.open() if self.settings.vad_enabled else None,
-            recogniser=SpeakerRecogniser(self._engine, self.decoders, self.breaker, self.resting, log),
+            recogniser=SpeakerRecogniser(
+                self._engine, self.decoders, self.breaker, self.resting, log, give_up=self._to_close.send_nowait
+            ),
             publish=publish,
             wants_partials=lambda: session.wants_partials,
             on_decoded=lambda samples: self.metrics.speech_seconds.inc(samples / SAMPLE_RATE),

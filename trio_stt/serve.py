@@ -127,11 +127,15 @@ async def _drain(instance: Instance, timeout_s: float, hurry: trio.Event) -> Non
         nursery.start_soon(wait_for_streams)
         await hurry.wait()
         nursery.cancel_scope.cancel()
+    instance.connections.cut_all()
 
 
 async def serve_until_signal(settings: Settings) -> None:
     """Serves until SIGTERM or SIGINT (Ctrl-C), then drains; a second signal ends the drain. Raises as `serve`."""
     stop, hurry = trio.Event(), trio.Event()
+    for number in ENDING_SIGNALS:
+        # What holds when the receiver below is closed again: a late second signal must not spoil the exit code.
+        signal.signal(number, signal.SIG_IGN)
     async with trio.open_nursery() as nursery:
 
         async def watch_signals(task_status: trio.TaskStatus[None]) -> None:

@@ -28,14 +28,30 @@ ECHO_CASES = [f"{group}.*" for group in (1, 2, 3, 4, 5, 6, 7, 10)] + [
 STREAM_CASES = ["2.*", "3.*", "4.*", "5.1", "5.2", *(f"5.{number}" for number in range(9, 19))]
 
 
-async def passed_cases(url: str, cases: list[str], reports: Path) -> int:
-    """How many cases ran, none of them failed; else the test fails with kosoku's account of those that did."""
+# In these a whole text message comes just before the broken frame. A stream closes 1007 for that message; the case
+# wants 1002 for the frame. Either may be first, so they are run again when it was the message.
+RACING_CASES = {"3.2", "3.3", "3.4", "4.1.3", "4.1.4", "4.1.5", "4.2.3", "4.2.4", "4.2.5"}
+RACES = 5
+
+
+def failed_cases(said: str) -> set[str]:
+    """The cases that kosoku reports as failed."""
+    return set(re.findall(r"^\s*([\d.]+): behavior=", said, re.MULTILINE))
+
+
+async def run_cases(url: str, cases: list[str], reports: Path) -> tuple[int, str]:
+    """Runs cases; returns kosoku's exit code and its account."""
     chosen = [argument for case in cases for argument in ("--include", case)]
     done = await trio.run_process(
         [KOSOKU, *chosen, "--outdir", reports, url], check=False, capture_stdout=True, stderr=subprocess.STDOUT
     )
-    said = done.stdout.decode()
-    assert done.returncode == 0, said
+    return done.returncode, done.stdout.decode()
+
+
+async def passed_cases(url: str, cases: list[str], reports: Path) -> int:
+    """How many cases ran, none of them failed; else the test fails with kosoku's account of those that did."""
+    code, said = await run_cases(url, cases, reports)
+    assert code == 0, said
     return int(said.splitlines()[-1].split()[0])
 
 
@@ -99,4 +115,11 @@ async def copy(source: trio.SocketStream, sink: trio.SocketStream) -> None:
 async def test_the_caption_stream_passes_the_cases_that_expect_no_echo(tmp_path):
     async with running_server() as server, without_greeting(int(server.ws.rpartition(":")[2])) as port:
         url = f"ws://127.0.0.1:{port}/ws/vosk/?client_id=ann&session_id=call"
-        assert await passed_cases(url, STREAM_CASES, tmp_path) == 40
+        _, said = await run_cases(url, STREAM_CASES, tmp_path)
+        for _ in range(RACES):
+            failed = failed_cases(said)
+            assert failed <= RACING_CASES, said
+            if failed:
+                _, said = await run_cases(url, sorted(failed), tmp_path)
+        assert not failed_cases(said), said
+        assert len(list(tmp_path.glob("*case_*.json"))) == 40

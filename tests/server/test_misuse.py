@@ -2,7 +2,7 @@
 
 import json
 import socket as stdlib_socket
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import pytest
 import trio
@@ -228,6 +228,72 @@ async def test_a_failing_task_of_a_connection_ends_it_with_1011_after_its_last_w
     assert code == 1011
     assert final.text == "w1 w2"
     await nothing_left(server)
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        f"GET /ws/vosk/?{QUERY} HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n".encode()
+        + b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: x\r\nSec-WebSocket-Protocol: \xff\r\n\r\n",
+        b"GET /ws/vosk/ HTTP/1.1\r\nHost: x\r\nConnection: \xff\r\nUpgrade: websocket\r\n\r\n",
+        b"GET /ws/vosk/ HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n" + bytes(100),
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(9),
+        b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n"
+        b"HTTP2-Settings: AAMAAABk\r\n\r\n",
+        b"\xff\xfe\r\n\r\n",
+        b"GET " + b"/" * 70_000 + b" HTTP/1.1\r\n\r\n",
+    ],
+)
+async def test_no_request_head_ends_the_server(server, head):
+    host, port = server.http.removeprefix("http://").split(":")
+    async with bystander(server):
+        for _ in range(5):
+            stream = await trio.open_tcp_stream(host, int(port))
+            answer = b""
+            try:
+                await stream.send_all(head)
+                with trio.move_on_after(0.2):
+                    while data := await stream.receive_some(65536):
+                        answer += data
+            except trio.BrokenResourceError:
+                pass
+            await stream.aclose()
+            assert b"101" not in answer.split(b"\r\n")[0]
+    await nothing_left(server)
+
+
+async def test_frames_that_come_while_a_refusal_is_sent_end_nothing(server):
+    host, port = server.http.removeprefix("http://").split(":")
+    async with bystander(server):
+        for _ in range(60):
+            stream = await trio.open_tcp_stream(host, int(port))
+            await stream.send_all(
+                b"GET /ws/vosk/?client_id=a HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+                b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+            )
+            with suppress(trio.BrokenResourceError):
+                await stream.send_all(masked(bytes(1000)))
+                await stream.send_all(masked(bytes(1000)))
+            await stream.aclose()
+    await nothing_left(server)
+
+
+@pytest.mark.parametrize(("begin", "code"), [("eof", 1011), ("drain", 1012)])
+async def test_a_stream_that_is_cut_is_never_told_that_all_is_well(begin, code):
+    async with running_server(drain_timeout_s=0.5) as server, server.raw(QUERY) as socket:
+        await socket.send(sound(1).tobytes())
+        while "text" not in json.loads(await socket.receive()):
+            pass
+        server.instance.breaker.trip()
+        if begin == "eof":
+            await socket.send('{"type":"eof"}')
+            await trio.sleep(0.2)
+            server.instance.connections.cut_all()
+        else:
+            server.stop.set()
+        messages, closed_with = await close_of(socket)
+    assert closed_with == code
+    assert [message["text"] for message in messages if message.get("is_final")] == ["w1 w2"]
 
 
 async def test_compression_is_declined(server):

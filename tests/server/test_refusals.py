@@ -2,6 +2,7 @@
 
 import httpx
 import pytest
+import trio
 
 from tests.server.conftest import running_server
 from trio_stt.client.websocket import StreamRefusedError, connect
@@ -76,6 +77,33 @@ async def test_an_open_breaker_refuses_speakers_and_shows_in_health(server):
     server.instance.breaker.reset()
     async with server.speaker():
         pass
+
+
+async def test_a_listener_does_not_come_back_as_a_speaker_past_the_limit():
+    async with (
+        running_server(max_concurrent_clients=1) as server,
+        server.speaker("ann"),
+        server.speaker("bob", speak=False),
+    ):
+        assert (await refusal(server, "client_id=bob&session_id=call")).code == "full"
+
+
+async def test_clients_that_come_all_at_once_do_not_overfill_a_session():
+    async with running_server(session_max_clients=2) as server:
+        outcomes = []
+
+        async def knock(number: int) -> None:
+            try:
+                async with server.raw(f"client_id=c{number}&session_id=call"):
+                    outcomes.append("in")
+                    await trio.sleep(0.5)
+            except StreamRefusedError as refused:
+                outcomes.append(refused.code)
+
+        async with trio.open_nursery() as nursery:
+            for number in range(12):
+                nursery.start_soon(knock, number)
+    assert sorted(outcomes) == ["in"] * 2 + ["session_full"] * 10
 
 
 async def test_refusals_are_counted(server):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import Enum
@@ -34,10 +35,9 @@ class Admission:
         max_listeners: int,
         session_max_clients: int,
         breaker: Breaker,
-        session_size: Callable[[str], int],
-        is_connected: Callable[[str, str], bool],
+        replaces: Callable[[StreamRequest], bool],
     ) -> None:
-        """`languages`: primary subtags that can be recognised. `is_connected` (session, client): to be replaced."""
+        """`languages`: primary subtags that can be recognised. `replaces`: it takes over its own place."""
         self.readiness = Readiness.STARTING
         self.languages = languages
         self.max_speakers = max_speakers
@@ -46,8 +46,8 @@ class Admission:
         self.listeners = 0
         self._session_max_clients = session_max_clients
         self._breaker = breaker
-        self._session_size = session_size
-        self._is_connected = is_connected
+        self._replaces = replaces
+        self._in_session: Counter[str] = Counter()
 
     @property
     def ready(self) -> bool:
@@ -63,19 +63,20 @@ class Admission:
         if request.speak and not self._breaker.admits:
             wait = math.ceil(self._breaker.statistics().retry_after_s) + 1
             return _busy("recogniser_unavailable", "speech recognition is failing and will be tried again", wait)
-        if self._is_connected(request.session_id, request.client_id):
-            return None  # it takes the place of its older connection
+        if self._replaces(request):
+            return None
         if request.speak and self.speakers >= self.max_speakers:
             return _busy("full", f"all {self.max_speakers} places for speakers are taken", RETRY_AFTER_S)
         if not request.speak and self.listeners >= self.max_listeners:
             return _busy("full", f"all {self.max_listeners} places for listeners are taken", RETRY_AFTER_S)
-        if self._session_size(request.session_id) >= self._session_max_clients:
+        if self._in_session[request.session_id] >= self._session_max_clients:
             return _busy("session_full", f"the session has {self._session_max_clients} clients already", RETRY_AFTER_S)
         return None
 
     @contextmanager
     def place(self, request: StreamRequest) -> Iterator[None]:
         """Holds a place for a client that was not refused, until the block is left."""
+        self._in_session[request.session_id] += 1
         if request.speak:
             self.speakers += 1
         else:
@@ -83,6 +84,9 @@ class Admission:
         try:
             yield
         finally:
+            self._in_session[request.session_id] -= 1
+            if not self._in_session[request.session_id]:
+                del self._in_session[request.session_id]
             if request.speak:
                 self.speakers -= 1
             else:

@@ -32,6 +32,9 @@ class LiveConnection(Protocol):
     def stop(self, close: Close) -> None:
         """Ends the connection with that code, after its last final. Returns at once."""
 
+    def cut(self) -> None:
+        """Ends the connection without waiting for what is not captioned yet. Returns at once."""
+
 
 @frozen
 class EndedConnection:
@@ -82,6 +85,11 @@ class Connections:
         """Ends every connection with that code."""
         for connection in self:
             connection.stop(close)
+
+    def cut_all(self) -> None:
+        """Ends what has not ended yet."""
+        for connection in self:
+            connection.cut()
 
     async def wait_empty(self) -> None:
         """Returns when no connection is open. May be cancelled."""

@@ -1,6 +1,6 @@
-"""Hypercorn's WebSocket, with three things mended: compression, messages that are too large, the peer's close code.
+"""Hypercorn's connections, mended: compression, messages too large, the peer's close code, early data, faults, HTTP/2.
 
-Hypercorn offers no settings for these, so `install` puts our stream class in the place of its own.
+Hypercorn offers no settings for these, so `install` puts our classes in the place of its own.
 """
 
 from __future__ import annotations
@@ -9,10 +9,15 @@ import dataclasses
 import math
 from typing import Any, Final
 
+import h11
 import hypercorn.protocol.h11
+import hypercorn.trio.run
+import structlog
 import trio
 from hypercorn.protocol.events import Body, Data, Event, Request, StreamClosed
-from hypercorn.protocol.ws_stream import FrameTooLargeError, WSStream
+from hypercorn.protocol.h11 import H11Protocol
+from hypercorn.protocol.ws_stream import ASGIWebsocketState, FrameTooLargeError, WSStream
+from hypercorn.trio.tcp_server import TCPServer
 from wsproto.connection import ConnectionState
 from wsproto.events import CloseConnection, Message, Ping
 from wsproto.frame_protocol import CloseReason
@@ -25,8 +30,32 @@ PEER_CLOSE_CODE: Final = "trio_stt.peer_close_code"
 
 
 def install() -> None:
-    """From now on hypercorn's HTTP/1.1 connections speak WebSocket through `WebSocketStream`. May be called again."""
+    """From now on hypercorn's connections are made of the classes below. May be called again."""
     hypercorn.protocol.h11.WSStream = WebSocketStream  # type: ignore[attr-defined]
+    hypercorn.protocol.H11Protocol = Http1Protocol  # type: ignore[attr-defined]
+    hypercorn.trio.run.TCPServer = GuardedServer  # type: ignore[attr-defined]
+
+
+class GuardedServer(TCPServer):
+    """One TCP connection whose faults stay its own.
+
+    What hypercorn does not expect of a peer (a header that is not ASCII, a frame too late) is raised in its reader and
+    would end the whole server.
+    """
+
+    async def run(self) -> None:
+        """The connection's whole life."""
+        try:
+            await super().run()
+        except* Exception as errors:  # noqa: BLE001  (a boundary: the peer's connection ends, the others go on)
+            structlog.get_logger().warning("connection_broken", error=repr(errors.exceptions[0]))
+
+
+class Http1Protocol(H11Protocol):
+    """HTTP/1.1 and nothing else: over HTTP/2, hypercorn's own WebSocket would come in by another door."""
+
+    async def _check_protocol(self, event: h11.Request) -> None:
+        """Takes no upgrade to HTTP/2: the request is answered as it stands."""
 
 
 class WebSocketStream(WSStream):
@@ -87,14 +116,17 @@ class WebSocketStream(WSStream):
         self._oversized = True
         self.buffer.clear()
         self.task_group.spawn(self._close_later)
+        self.scope["state"][PEER_CLOSE_CODE] = int(CloseReason.MESSAGE_TOO_BIG)
         await self._send_wsproto_event(CloseConnection(code=CloseReason.MESSAGE_TOO_BIG))
         await self._tell_app({"type": "websocket.disconnect", "code": int(CloseReason.MESSAGE_TOO_BIG)})
 
     async def _refuse_early_data(self) -> None:
         # The client did not wait for the answer to its upgrade. Hypercorn's own answers 400 too, but tells the
         # application nothing, which then waits for ever for a client that it believes accepted.
+        answered = self.state is not ASGIWebsocketState.HANDSHAKE or hasattr(self, "response")
         self.closed = True
-        await self._send_error_response(400)
+        if not answered:
+            await self._send_error_response(400)
         await self._tell_app({"type": "websocket.disconnect", "code": int(CloseReason.ABNORMAL_CLOSURE)})
         await self.send(StreamClosed(stream_id=self.stream_id))
 

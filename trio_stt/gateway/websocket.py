@@ -19,7 +19,7 @@ from attrs import frozen
 from trio_stt.dialects.events import Ack, Audio, Close, Failure, Pong, Ready, StreamRequest
 from trio_stt.dialects.native import NativeDialect, encode
 from trio_stt.dialects.request import language_unavailable, primary_subtag
-from trio_stt.gateway.admission import Admission
+from trio_stt.gateway.admission import Admission, Readiness
 from trio_stt.gateway.connections import Connections
 from trio_stt.gateway.hypercorn_websocket import CLOSE_LINGER_S
 from trio_stt.gateway.socket import Socket
@@ -34,6 +34,7 @@ from trio_stt.settings import Settings
 IDLE = Close(1000, "Idle timeout")
 TOO_LONG = Close(1000, "Max duration reached")
 OUR_FAULT = Close(1011, "internal error")
+RESTARTING = Close(1012, "restarting")
 
 FINISH_S = 10.0
 """The longest that a stream whose peer has gone, or that hangs, may take to caption what was received."""
@@ -89,6 +90,10 @@ class Connection:
         self._backlog.finish(close)
         self._bound_finishing()
 
+    def cut(self) -> None:
+        """Ends the stream now, whatever it still has to caption; its close frame is sent. Returns at once."""
+        self._finishing.cancel()
+
     async def run(self) -> None:
         """From accepting the socket to the close frame, by whatever road. Everything is released when it returns."""
         around = self._around
@@ -99,6 +104,8 @@ class Connection:
             await self._socket.accept()
             around.metrics.connections.inc()
             around.connections.add(self)
+            if around.admission.readiness is Readiness.DRAINING:  # since it was admitted
+                self.stop(RESTARTING)
             held.callback(lambda: around.connections.remove(self, self._close))
             held.callback(lambda: around.sessions.leave(self._member))
             self._outbox.put(self._ready())
@@ -121,7 +128,8 @@ class Connection:
             with self._finishing:
                 self._close = await self._run_stream(session)
             if self._finishing.cancelled_caught:
-                self._log.error("stream_unfinished", waited_s=FINISH_S, unread_samples=self._backlog.samples)
+                self._close = self._close_of_unfinished()
+                self._log.error("stream_unfinished", unread_samples=self._backlog.samples)
             self._outbox.close(self._close)
             held.close()
             self._log.info(
@@ -148,6 +156,11 @@ class Connection:
                 captioner.give_up()
                 with trio.CancelScope(shield=True):
                     await captioner.aclose()
+
+    def _close_of_unfinished(self) -> Close:
+        """A stream that did not end properly must not be told 1000: its client would take everything as captioned."""
+        meant = self._backlog.close
+        return OUR_FAULT if meant is None or meant.code == 1000 else meant
 
     def _ready(self) -> Ready:
         return Ready(

@@ -65,12 +65,19 @@ def memory_health(degraded: float, unhealthy: float) -> PartHealth:
     return PartHealth(status, f"{used:.0%} of memory in use", {"used": round(used, 3)})
 
 
+def _reclaimable_cache() -> int:
+    """Bytes of files that the kernel keeps because nobody else wants the memory."""
+    stat = dict(line.split() for line in Path("/sys/fs/cgroup/memory.stat").read_text().splitlines())
+    return int(stat.get("inactive_file", 0))
+
+
 def _memory_used() -> float | None:
     # Container bound first (cgroup v2), then the machine.
     try:
         limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
         if limit != "max":
-            return int(Path("/sys/fs/cgroup/memory.current").read_text()) / int(limit)
+            used = int(Path("/sys/fs/cgroup/memory.current").read_text())
+            return (used - _reclaimable_cache()) / int(limit)
     except (OSError, ValueError):
         pass
     try:

@@ -8,6 +8,9 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 
 LAG_BUCKETS_S = (0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 2.0, 5.0, 10.0)
 
+NAMED_CLOSE_CODES = frozenset({1000, 1001, 1003, 1005, 1006, 1007, 1008, 1009, 1011, 1012, 1013, 4001, 4008})
+"""Close codes with a label of their own."""
+
 
 class Metrics:
     """The instance's metrics in a registry of their own, so that several instances can live in one process (tests)."""
@@ -32,6 +35,10 @@ class Metrics:
     def gauge(self, name: str, help: str, read: Callable[[], float]) -> None:
         """A gauge that is read when somebody scrapes."""
         Gauge(f"trio_stt_{name}", help, registry=self.registry).set_function(read)
+
+    def count_close(self, code: int) -> None:
+        """Counts a connection that ended. Peers choose their own codes: those the wire does not name are one label."""
+        self.closes.labels(str(code) if code in NAMED_CLOSE_CODES else "other").inc()
 
     def expose(self) -> bytes:
         """All metrics in Prometheus' text format."""

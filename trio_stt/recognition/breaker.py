@@ -50,6 +50,7 @@ class Breaker:
         wait_s: float,
         jitter: Callable[[], float] = random.random,
         on_change: Callable[[BreakerState], None] = lambda state: None,
+        on_failure: Callable[[], None] = lambda: None,
     ) -> None:
         """`wait_s`: seconds before the first probe; doubles with each failed one; up to a quarter more by `jitter`."""
         self.name = name
@@ -58,6 +59,7 @@ class Breaker:
         self._wait_s = wait_s
         self._jitter = jitter
         self._on_change = on_change
+        self._on_failure = on_failure
         self._opened = 0
         self._failed_probes = 0
         self._probe_at = 0.0
@@ -72,6 +74,8 @@ class Breaker:
 
     def record(self, *, ok: bool) -> None:
         """Notes the outcome of one call that passed; opens the breaker when half of the last ones failed."""
+        if not ok:
+            self._on_failure()
         if self.state is not BreakerState.CLOSED:
             return
         self._recent.append(ok)
@@ -80,7 +84,9 @@ class Breaker:
             self.trip()
 
     def trip(self) -> None:
-        """Opens the breaker now."""
+        """Opens the breaker now, if it is closed."""
+        if not self.admits:
+            return
         self._opened += 1
         self._schedule_probe()
         self._closed = trio.Event()
@@ -91,6 +97,8 @@ class Breaker:
         """Closes the breaker now and forgets the past."""
         self._recent.clear()
         self._failed_probes = 0
+        if self.admits:
+            return
         self._open = trio.Event()
         self._become(BreakerState.CLOSED)
         self._closed.set()

@@ -42,12 +42,16 @@ class SpeakerRecogniser:
         breaker: Breaker,
         resting: Resting[SpeakerRecogniser],
         log: structlog.stdlib.BoundLogger,
+        *,
+        give_up: Callable[[Recogniser], None],
     ) -> None:
+        """`give_up` takes a recogniser that is given up to save memory, to close it later, and returns at once."""
         self._engine = engine
         self._decoders = decoders
         self._breaker = breaker
         self._resting = resting
         self._log = log
+        self._give_up = give_up
         self._recogniser: Recogniser | None = None
         self._decoded_samples = 0  # by this recogniser
         self._utterance: list[Samples] = []
@@ -58,9 +62,7 @@ class SpeakerRecogniser:
 
         One thread hop. If cancelled while it waits for a thread, the samples count as not given.
         """
-        if not self._utterance:
-            await self._make_room(self._resting.speaks(self, self._memory_mb))
-        self._utterance.append(samples)
+        self._take_up(samples)
 
         def decode(recogniser: Recogniser, audio: Samples) -> str:
             recogniser.accept(audio)
@@ -73,7 +75,7 @@ class SpeakerRecogniser:
 
     async def finish(self, samples: Samples) -> Heard:
         """Gives the utterance's last samples (perhaps none), ends it and returns all of it. One thread hop."""
-        self._utterance.append(samples)
+        self._take_up(samples)
 
         def decode(recogniser: Recogniser, audio: Samples) -> tuple[HeardWord, ...]:
             if audio.size:
@@ -84,27 +86,17 @@ class SpeakerRecogniser:
         heard = Heard(self._text) if words is None else Heard(" ".join(word.text for word in words), words)
         self._utterance = []
         self._text = ""
-        if self._recogniser is not None:
-            await self._make_room(self._resting.rests(self, self._memory_mb))
+        if self._recogniser is None:
+            self._resting.remove(self)
+        else:
+            self._make_room(self._resting.rests(self, self._memory_mb))
         return heard
 
     async def aclose(self) -> None:
         """Gives the recogniser back to the engine. Shield it: it must not be cancelled while it waits for a thread."""
         self._resting.remove(self)
         self._utterance = []
-        await self._give_back()
-
-    @property
-    def _memory_mb(self) -> float:
-        return self._engine.recogniser_mb(self._decoded_samples / SAMPLE_RATE)
-
-    async def _make_room(self, excess: list[SpeakerRecogniser]) -> None:
-        for speaker in excess:
-            await speaker._give_back()
-
-    async def _give_back(self) -> None:
-        held, self._recogniser = [self._recogniser], None
-        self._decoded_samples = 0
+        held = [self._let_go()]
         if held[0] is None:
             return
 
@@ -118,6 +110,27 @@ class SpeakerRecogniser:
             await self._decoders.run(close)
         except EngineError as error:
             self._log.warning("recogniser_close_failed", error=str(error))
+
+    @property
+    def _memory_mb(self) -> float:
+        return self._engine.recogniser_mb(self._decoded_samples / SAMPLE_RATE)
+
+    def _take_up(self, samples: Samples) -> None:
+        if not self._utterance:
+            self._make_room(self._resting.speaks(self, self._memory_mb))
+        self._utterance.append(samples)
+
+    def _make_room(self, excess: list[SpeakerRecogniser]) -> None:
+        # Without a checkpoint: who was chosen because it rests must not begin to speak before it is dealt with.
+        for speaker in excess:
+            recogniser = speaker._let_go()
+            if recogniser is not None:
+                self._give_up(recogniser)
+
+    def _let_go(self) -> Recogniser | None:
+        recogniser, self._recogniser = self._recogniser, None
+        self._decoded_samples = 0
+        return recogniser
 
     async def _attempt(self, decode: Callable[[Recogniser, Samples], T], samples: Samples) -> T | None:
         for _ in range(ATTEMPTS):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import vosk
@@ -45,13 +46,13 @@ class VoskRecogniser:
 
     def partial(self) -> str:
         """The text so far of the open utterance."""
-        return str(json.loads(self._kaldi.PartialResult()).get("partial", ""))
+        return str(_parsed(self._kaldi.PartialResult()).get("partial", ""))
 
     def finish(self) -> tuple[HeardWord, ...]:
         """Ends the utterance and returns its words, on the utterance's own clock. Raises `EngineError`."""
         ends_at = self._given - self._utterance_start
         self._accept_bytes(_FLUSH_SILENCE)
-        words = json.loads(self._kaldi.Result()).get("result", ())
+        words = _parsed(self._kaldi.Result()).get("result", ())
         start = self._utterance_start
         self._utterance_start = self._given
         return tuple(
@@ -77,6 +78,13 @@ class VoskRecogniser:
         except Exception as error:  # vosk raises bare Exception, nothing narrower
             raise EngineError(f"Vosk could not decode {len(samples) // 2} samples: {error}") from error
         self._given += len(samples) // 2
+
+
+def _parsed(result: str) -> dict[str, Any]:
+    try:
+        return dict(json.loads(result))
+    except ValueError as error:
+        raise EngineError(f"Vosk gave a result that is no JSON object: {error}") from error
 
 
 def _within(sample: int, end: int) -> int:
@@ -127,7 +135,10 @@ class VoskEngine:
         with self._pool_lock:
             if self._pool:
                 return self._pool.pop()
-        return VoskRecogniser(self._model)
+        try:
+            return VoskRecogniser(self._model)
+        except Exception as error:  # vosk raises bare Exception, nothing narrower
+            raise EngineError(f"Vosk could not make a recogniser: {error}") from error
 
     def close(self, recogniser: Recogniser) -> None:
         """Frees the recogniser, or makes it forget its speaker and keeps it for the next one."""

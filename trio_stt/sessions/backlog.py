@@ -45,6 +45,11 @@ class Backlog:
         return self._samples >= self._max_ahead or len(self._waiting) >= MAX_EVENTS
 
     @property
+    def close(self) -> Close | None:
+        """What `finish` was called with, if it was."""
+        return self._close
+
+    @property
     def finished(self) -> bool:
         """Whether `finish` was called."""
         return self._close is not None

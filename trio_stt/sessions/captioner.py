@@ -13,12 +13,15 @@ import structlog
 from trio_stt.audio import formats
 from trio_stt.audio.detection import VoiceStream
 from trio_stt.audio.resample import Resampler
-from trio_stt.audio.samples import WINDOW_SAMPLES, Samples, Windows, joined
+from trio_stt.audio.samples import MODEL_RATE, WINDOW_SAMPLES, Samples, Windows, joined
 from trio_stt.audio.speech_gate import Ended, GateEvent, Opened, Speech, SpeechGate, TooLong
 from trio_stt.audio.utterance_cut import choose_cut, own_words, words_before
 from trio_stt.dialects.events import Audio, StreamRequest, Transcript, Word
 from trio_stt.recognition.engine import HeardWord
 from trio_stt.recognition.speaker import Heard, SpeakerRecogniser
+
+MAX_CALL_SAMPLES = 4 * MODEL_RATE // 10
+"""Most samples given to the recogniser in one call (0.4 s): others wait for the thread meanwhile."""
 
 LAG_WORTH_TELLING_MS = 500
 """A caption says how far recognition is behind only when it is further than this (`lag_ms`)."""
@@ -46,10 +49,11 @@ class Utterance:
         """Adds audio to be decoded."""
         self._undecoded.append(samples)
 
-    def take(self) -> Samples:
-        """The undecoded audio; it counts as decoded from now on."""
-        samples = joined(self._undecoded)
-        self._undecoded = []
+    def take(self, most: int) -> Samples:
+        """The first undecoded samples, at most `most`; they count as decoded from now on."""
+        waiting = joined(self._undecoded)
+        samples, rest = waiting[:most], waiting[most:]
+        self._undecoded = [rest] if rest.size else []
         self.decoded_to += samples.size
         return samples
 
@@ -71,15 +75,23 @@ class ChunkIds:
         self._chunks: deque[tuple[int, int]] = deque()  # (position after the chunk's last sample, id)
 
     def add(self, frame: Audio) -> None:
-        """Notes `frame`, if it has an id."""
-        if frame.chunk_id is not None:
+        """Notes `frame`, if it has an id and samples."""
+        if frame.chunk_id is not None and frame.count:
             self._chunks.append((frame.position + frame.count, frame.chunk_id))
 
     def covering(self, end_sample: int) -> int | None:
-        """The id of the chunk that holds the sample before `end_sample`; chunks before it are forgotten."""
-        while self._chunks and self._chunks[0][0] < end_sample:
+        """The id of the chunk that holds the sample before `end_sample`."""
+        found = None
+        for chunk_end, chunk_id in reversed(self._chunks):
+            if chunk_end < end_sample:
+                break
+            found = chunk_id
+        return found
+
+    def forget_before(self, sample: int) -> None:
+        """No caption will end at `sample` or before it any more."""
+        while self._chunks and self._chunks[0][0] <= sample:
             self._chunks.popleft()
-        return self._chunks[0][1] if self._chunks else None
 
 
 class Captioner:
@@ -121,6 +133,8 @@ class Captioner:
         self._cut_words: Sequence[HeardWord] = ()
         self._chunk_ids = ChunkIds()
         self._segments = 0
+        self.language = request.language
+        """The tag that captions carry."""
         self.received = 0
         """Samples received, at the stream's own rate."""
         self.ended = 0
@@ -144,6 +158,7 @@ class Captioner:
         payload = b"".join(frame.payload for frame in frames)
         self.received += sum(frame.count for frame in frames)
         await self._judge(self._resampler.push(formats.decode(payload, self._request.encoding)))
+        self._chunk_ids.forget_before(self.settled)
 
     async def finish(self) -> None:
         """Ends all that was received: the open utterance, if any, gets its final."""
@@ -181,7 +196,7 @@ class Captioner:
                 await self._end(event.end)
             elif isinstance(event, TooLong):
                 await self._cut()
-        if self._utterance is not None and self._utterance.undecoded_samples >= self._chunk_samples:
+        while self._utterance is not None and self._utterance.undecoded_samples >= self._chunk_samples:
             await self._decode(self._utterance)
 
     @property
@@ -190,8 +205,13 @@ class Captioner:
             raise RuntimeError("the speech gate sent speech outside an utterance")
         return self._utterance
 
+    async def _finish_decoding(self, utterance: Utterance) -> Heard:
+        while utterance.undecoded_samples > MAX_CALL_SAMPLES:
+            await self._recogniser.accept(self._take(utterance), partial=False)
+        return await self._recogniser.finish(self._take(utterance))
+
     def _take(self, utterance: Utterance) -> Samples:
-        samples = utterance.take()
+        samples = utterance.take(MAX_CALL_SAMPLES)
         self._on_decoded(samples.size)
         return samples
 
@@ -204,14 +224,16 @@ class Captioner:
             self._caption(utterance, text, (), end=utterance.decoded_to, is_final=False)
 
     async def _end(self, end: int) -> None:
-        utterance, self._utterance = self._open_utterance, None
-        heard = await self._recogniser.finish(self._take(utterance))
+        utterance = self._open_utterance
+        heard = await self._finish_decoding(utterance)
+        self._utterance = None  # only now: a stream that is cut while it waits still has it to give up
         self._final(utterance, heard, self._placed(utterance, heard), end)
 
     async def _cut(self) -> None:
         """The utterance is as long as one may be: everything so far is decoded, then it is cut at a good place."""
-        utterance, self._utterance = self._open_utterance, None
-        heard = await self._recogniser.finish(self._take(utterance))
+        utterance = self._open_utterance
+        heard = await self._finish_decoding(utterance)
+        self._utterance = None
         words = self._placed(utterance, heard)
         tail_start, tail = self._gate.tail()
         at = choose_cut([(word.start, word.end) for word in words], tail, tail_start)
@@ -226,7 +248,8 @@ class Captioner:
             attrs.evolve(word, start=word.start + utterance.decoded_from, end=word.end + utterance.decoded_from)
             for word in heard.words
         ]
-        return own_words(utterance.heard_before, words, utterance.start) if utterance.heard_before else words
+        has_context = utterance.decoded_from < utterance.start
+        return own_words(utterance.heard_before, words, utterance.start) if has_context else words
 
     def _final(self, utterance: Utterance, heard: Heard, words: Sequence[HeardWord], end: int) -> None:
         text = " ".join(word.text for word in words) if heard.words else utterance.without_context(heard.text)
@@ -247,7 +270,7 @@ class Captioner:
                 segment_id=utterance.segment_id,
                 text=text,
                 is_final=is_final,
-                language=self._request.language,
+                language=self.language,
                 start_sample=self._resampler.to_stream(utterance.start),
                 end_sample=end_sample,
                 sample_rate=rate,

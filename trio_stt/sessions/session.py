@@ -58,6 +58,10 @@ class Session:
     def __iter__(self) -> Iterator[Member]:
         return iter(tuple(self._members.values()))
 
+    def find(self, client_id: str) -> Member | None:
+        """The member of that name."""
+        return self._members.get(client_id)
+
     @property
     def wants_partials(self) -> bool:
         """Whether anybody would read a partial."""
@@ -110,13 +114,13 @@ class Sessions:
     def __iter__(self) -> Iterator[Session]:
         return iter(tuple(self._sessions.values()))
 
-    def size(self, session_id: str) -> int:
-        """How many members the call has now; 0 if there is no such call."""
-        return len(self._sessions.get(session_id, ()))
+    def replaces(self, request: StreamRequest) -> bool:
+        """Whether that client is connected to that call already, in the same role: speaking or listening."""
+        older = self._sessions[request.session_id].find(request.client_id) if request.session_id in self else None
+        return older is not None and older.request.speak == request.speak
 
-    def has(self, session_id: str, client_id: str) -> bool:
-        """Whether that client is connected to that call."""
-        return any(member.client_id == client_id for member in self._sessions.get(session_id, ()))
+    def __contains__(self, session_id: str) -> bool:
+        return session_id in self._sessions
 
     def join(self, member: Member) -> Session:
         """The call that `member` asked for, with it in it."""

@@ -22,7 +22,7 @@ from trio_stt.dialects.events import (
 )
 from trio_stt.sessions.backlog import AudioRun, Backlog
 from trio_stt.sessions.captioner import Captioner
-from trio_stt.sessions.session import Member
+from trio_stt.sessions.session import REPLACED, Member
 
 STARVED_S = 1.0
 """An open utterance ends after so long without any samples (the wire's "Ends")."""
@@ -49,6 +49,7 @@ class Stream:
         self._backlog = backlog
         self._captioner = captioner
         self._check_language = check_language
+        self._heard_at = 0.0
         self._acked = 0
         self._acked_at = trio.current_time()
 
@@ -66,6 +67,7 @@ class Stream:
             item = await self._next()
             if item is None:
                 await self._finish()
+                self._ack_if_seq()
             elif isinstance(item, AudioRun):
                 await self._hear(item)
             elif isinstance(item, Flush):
@@ -77,8 +79,8 @@ class Stream:
                 return ENDED
             elif isinstance(item, Close):
                 await self._finish()
-                if self._member.request.framing == "seq":
-                    self._ack()
+                if item is not REPLACED:  # that final went to the connection which replaced this one
+                    self._ack_if_seq()
                 return item
             elif isinstance(item, Configure):
                 await self._configure(item)
@@ -90,11 +92,13 @@ class Stream:
                 self._member.deliver(item.failure)
                 if item.close_code is not None:
                     return Close(item.close_code, item.failure.code)
+            # Many small messages at once need nothing that waits: let the others, and our own sender, have their turn.
+            await trio.lowlevel.checkpoint()
 
     async def _next(self) -> object:
         """The next thing to do; None when an open utterance has starved."""
         speaking = self._captioner is not None and self._captioner.speaking
-        with trio.move_on_after(STARVED_S if speaking else float("inf")):
+        with trio.move_on_at(self._heard_at + STARVED_S if speaking else float("inf")):
             return await self._backlog.take()
         return None
 
@@ -103,14 +107,20 @@ class Stream:
             raise RuntimeError("audio from a client that does not speak")
         ended_before = self._captioner.ended
         await self._captioner.hear(run.frames)
+        if any(frame.count for frame in run.frames):
+            self._heard_at = trio.current_time()
         ended = self._captioner.ended > ended_before
         silent = not self._captioner.speaking and trio.current_time() - self._acked_at >= SILENT_ACK_S
-        if self._member.request.framing == "seq" and (ended or silent):
-            self._ack()
+        if ended or silent:
+            self._ack_if_seq()
 
     async def _finish(self) -> None:
         if self._captioner is not None:
             await self._captioner.finish()
+
+    def _ack_if_seq(self) -> None:
+        if self._member.request.framing == "seq":
+            self._ack()
 
     def _ack(self, *, from_finalize: bool = False, id: str | int | None = None) -> None:
         if self._captioner is not None:
@@ -128,6 +138,7 @@ class Stream:
                 self._member.deliver(failure)
                 return
             await self._finish()
+            self._captioner.language = str(language)
         self._member.request = attrs.evolve(request, **changes)
         self._member.deliver(Configured(values_in_force(self._member.request)))
 

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import structlog
 import trio
+import trio.testing
 
 from trio_stt.recognition.breaker import Breaker
 from trio_stt.recognition.engine import EngineError, HeardWord
@@ -57,6 +58,10 @@ class FakeEngine:
         self.closed.append(recogniser)
 
 
+def new_speaker(engine, breaker, resting):
+    return SpeakerRecogniser(engine, InlineDecoders(), breaker, resting, structlog.get_logger(), give_up=engine.close)
+
+
 @pytest.fixture
 def engine():
     return FakeEngine()
@@ -74,7 +79,7 @@ def resting():
 
 @pytest.fixture
 def speaker(engine, breaker, resting):
-    return SpeakerRecogniser(engine, InlineDecoders(), breaker, resting, structlog.get_logger())
+    return new_speaker(engine, breaker, resting)
 
 
 def samples(count):
@@ -147,7 +152,7 @@ async def test_failures_reach_the_breaker(engine, breaker, speaker):
 
 
 async def test_under_memory_pressure_those_silent_longest_are_forgotten_first(engine, breaker, resting):
-    speakers = [SpeakerRecogniser(engine, InlineDecoders(), breaker, resting, structlog.get_logger()) for _ in range(3)]
+    speakers = [new_speaker(engine, breaker, resting) for _ in range(3)]
     for speaker in speakers:
         await speaker.finish(samples(1))
     assert len(engine.closed) == 1
@@ -170,12 +175,31 @@ async def test_a_recogniser_larger_than_all_memory_is_forgotten_at_once(engine, 
 
 
 async def test_who_speaks_is_not_forgotten(engine, breaker, resting):
-    talking, other = (
-        SpeakerRecogniser(engine, InlineDecoders(), breaker, resting, structlog.get_logger()) for _ in range(2)
-    )
+    talking, other = (new_speaker(engine, breaker, resting) for _ in range(2))
     await talking.finish(samples(16000 * 4))
     await talking.accept(samples(1), partial=False)
     await other.finish(samples(16000 * 5))
     assert len(engine.closed) == 1
     assert (await talking.finish(samples(2))).text == "1 2"
     assert engine.opened == 2
+
+
+async def test_who_only_finishes_an_utterance_is_not_forgotten_meanwhile(engine, breaker, resting):
+    deciding = trio.Event()
+
+    class SlowDecoders(InlineDecoders):
+        async def run(self, call):
+            await deciding.wait()
+            return call()
+
+    brief, other = (new_speaker(engine, breaker, resting) for _ in range(2))
+    await brief.finish(samples(16000 * 4))
+    brief._decoders = SlowDecoders()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(brief.finish, samples(7))
+        await trio.testing.wait_all_tasks_blocked()
+        recogniser = brief._recogniser
+        await other.finish(samples(16000 * 5))
+        assert brief._recogniser is recogniser
+        assert recogniser not in engine.closed
+        deciding.set()

@@ -27,7 +27,7 @@ from trio_stt.recognition.speaker import SpeakerRecogniser
 from trio_stt.sessions.backlog import Backlog
 from trio_stt.sessions.captioner import Captioner
 from trio_stt.sessions.outbox import Outbox
-from trio_stt.sessions.session import Member
+from trio_stt.sessions.session import REPLACED, Member
 from trio_stt.sessions.stream import Stream
 
 FRAME_S = 0.1
@@ -55,6 +55,7 @@ class Speaker:
                 Breaker("fake", min_calls=20, wait_s=5, jitter=lambda: 0.0),
                 Resting(100),
                 log,
+                give_up=self.engine.close,
             ),
             publish=self.member.deliver,
             wants_partials=lambda: self.member.request.partials,
@@ -246,6 +247,86 @@ async def test_an_utterance_without_further_sound_ends_after_a_second():
     await late.say(sound(1))
     await late.run(for_s=1.1)
     assert [final.end_sample for final in late.finals] == [16000]
+
+
+async def test_pings_and_empty_frames_do_not_keep_an_utterance_open():
+    ann = Speaker()
+    await ann.say(sound(1))
+
+    async def fidget() -> None:
+        for _ in range(8):
+            await trio.sleep(0.3)
+            await ann.backlog.put(Ping())
+            await ann.backlog.put(Audio(b"", ann.position, 0))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(fidget)
+        await ann.run(for_s=2)
+    assert [final.end_sample for final in ann.finals] == [16000]
+    assert ann.acks[-1].sample == 16000
+
+
+async def test_a_stream_cut_while_its_final_is_awaited_still_ends_its_utterance():
+    ann = Speaker()
+    await ann.say(sound(1))
+    await ann.run(for_s=0.1)
+
+    class Stuck(InlineDecoders):
+        async def run(self, call):
+            await trio.sleep_forever()
+
+    ann.captioner._recogniser._decoders = Stuck()
+    await ann.backlog.put(End())
+    await ann.run(for_s=1)
+    ann.captioner.give_up()
+    with trio.move_on_after(1):
+        await ann._collect()
+    assert [final.text for final in ann.finals] == ["w1 w2"]
+
+
+async def test_one_large_frame_is_decoded_in_calls_of_bounded_length():
+    ann = Speaker()
+    await ann.say(sound(20), frame_s=20)
+    await ann.backlog.put(End())
+    await ann.run()
+    assert max(given.size for given in ann.engine.given) <= 0.4 * 16000
+    assert sum(given.size for given in ann.engine.given) == 20 * 16000
+
+
+async def test_captions_carry_the_language_tag_that_was_configured():
+    ann = Speaker()
+    ann.stream._check_language = lambda language: None
+    await ann.backlog.put(Configure({"language": "en-GB"}))
+    await ann.say(sound(1))
+    await ann.backlog.put(End())
+    await ann.run()
+    assert [final.language for final in ann.finals] == ["en-GB"]
+
+
+async def test_a_replaced_connection_is_not_told_that_its_last_words_were_delivered():
+    ann = Speaker()
+    await ann.say(sound(1))
+    ann.backlog.finish(REPLACED)
+    assert await ann.run() == REPLACED
+    assert all(ack.sample == 0 for ack in ann.acks)
+
+
+async def test_ids_of_chunks_of_silence_are_forgotten():
+    ann = Speaker(framing="auto")
+    ann.chunk_id = 0
+    await ann.say(silence(60))
+    await ann.backlog.put(Flush())
+    await ann.run(for_s=1)
+    assert len(ann.captioner._chunk_ids._chunks) < 10
+
+
+async def test_a_final_at_a_cut_has_the_id_of_the_chunk_in_which_it_ends():
+    ann = Speaker(framing="auto")
+    ann.chunk_id = 0
+    await ann.say(sound(35))
+    await ann.backlog.put(End())
+    await ann.run()
+    assert [final.chunk_id for final in ann.finals] == [(final.end_sample - 1) // 1600 for final in ann.finals]
 
 
 async def test_a_vanished_client_s_speech_still_gets_its_final():
