@@ -4,18 +4,11 @@ import structlog
 import trio
 import trio.testing
 
+from tests.unit.fakes import InlineDecoders
 from trio_stt.recognition.breaker import Breaker
 from trio_stt.recognition.engine import EngineError, HeardWord
 from trio_stt.recognition.resting import Resting
 from trio_stt.recognition.speaker import ATTEMPTS, Heard, SpeakerRecogniser
-
-
-class InlineDecoders:
-    """`Decoders` without threads."""
-
-    async def run(self, call):
-        await trio.lowlevel.checkpoint()
-        return call()
 
 
 class CountingRecogniser:
