@@ -9,6 +9,9 @@ from pathlib import Path
 
 from attrs import field, frozen
 
+CONTAINER = Path("/sys/fs/cgroup")
+"""Where cgroup v2 tells a container's bound and use of memory."""
+
 
 class Status(IntEnum):
     """How well a part works; ordered from good to bad."""
@@ -67,16 +70,16 @@ def memory_health(degraded: float, unhealthy: float) -> PartHealth:
 
 def _reclaimable_cache() -> int:
     """Bytes of files that the kernel keeps because nobody else wants the memory."""
-    stat = dict(line.split() for line in Path("/sys/fs/cgroup/memory.stat").read_text().splitlines())
+    stat = dict(line.split() for line in (CONTAINER / "memory.stat").read_text().splitlines())
     return int(stat.get("inactive_file", 0))
 
 
 def _memory_used() -> float | None:
     # Container bound first (cgroup v2), then the machine.
     try:
-        limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
+        limit = (CONTAINER / "memory.max").read_text().strip()
         if limit != "max":
-            used = int(Path("/sys/fs/cgroup/memory.current").read_text())
+            used = int((CONTAINER / "memory.current").read_text())
             return (used - _reclaimable_cache()) / int(limit)
     except (OSError, ValueError):
         pass
