@@ -4,16 +4,24 @@ import json
 import socket as stdlib_socket
 from contextlib import asynccontextmanager, suppress
 
+import psutil
 import pytest
 import trio
 
 from tests.server.conftest import finals_of, running_server
 from tests.unit.fakes import FakeEngine, sound
-from trio_stt.client.websocket import StreamClosedError
-from trio_stt.dialects.events import Ready, Transcript
+from trio_stt.client.websocket import StreamClosedError, StreamRefusedError
+from trio_stt.dialects.events import Pong, Ready, Transcript
 from trio_stt.gateway.websocket import Connection
 
 QUERY = "client_id=mallory&session_id=call"
+
+
+def masked(payload: bytes, opcode: int = 0x82) -> bytes:
+    """One client frame with an all-zero mask."""
+    size = len(payload)
+    length = bytes([0x80 | size]) if size < 126 else b"\xfe" + size.to_bytes(2, "big")
+    return bytes([opcode]) + length + bytes(4) + payload
 
 
 async def close_of(socket, *frames) -> tuple[list, int]:
@@ -296,6 +304,81 @@ async def test_a_stream_that_is_cut_is_never_told_that_all_is_well(begin, code):
     assert [message["text"] for message in messages if message.get("is_final")] == ["w1 w2"]
 
 
+async def test_a_client_that_floods_and_reads_is_answered_every_time(server):
+    async with server.speaker() as ann:
+        answered = 0
+        async with trio.open_nursery() as nursery:
+
+            async def flood() -> None:
+                await ann.send_audio(sound(1).tobytes())
+                for number in range(6000):
+                    await ann.ping(number)
+                await ann.end()
+
+            nursery.start_soon(flood)
+            with trio.fail_after(20):
+                async for event in ann:
+                    answered += isinstance(event, Pong) and event.id is not None
+    assert answered == 6000
+
+
+async def test_connections_that_ask_nothing_or_read_nothing_leave_no_socket(server):
+    host, port = server.http.removeprefix("http://").split(":")
+    process = psutil.Process()
+    before = process.num_fds()
+    for _ in range(20):
+        silent = await trio.open_tcp_stream(host, int(port))
+        await silent.aclose()
+        pipelining = await trio.open_tcp_stream(host, int(port))
+        await pipelining.send_all(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n" * 50)
+        await pipelining.aclose()
+    with trio.fail_after(5):
+        while process.num_fds() > before:
+            await trio.sleep(0.05)
+
+
+@pytest.mark.parametrize(
+    ("frame", "code"),
+    [
+        (masked(b"\xff\xfe", opcode=0x81), 1007),
+        (b"\x82\x02ab", 1002),
+        (masked(b"ab", opcode=0xC2), 1002),
+        (masked(b"ab", opcode=0x83), 1002),
+        (masked((999).to_bytes(2, "big"), opcode=0x88), 1002),
+    ],
+)
+async def test_a_frame_that_breaks_the_websocket_protocol_is_answered_by_its_close_code(server, frame, code):
+    stream = await plain_upgrade(server)
+    await stream.send_all(frame)
+    received = b""
+    with trio.fail_after(5):
+        while data := await stream.receive_some(65536):
+            received += data
+    await stream.aclose()
+    assert b"\x88" in received
+    assert received[received.rindex(b"\x88") + 2 :][:2] == code.to_bytes(2, "big")
+    await nothing_left(server)
+
+
+async def test_a_reconnect_storm_of_one_client_takes_few_places_beyond_the_limit():
+    async with running_server(max_concurrent_clients=2) as server:
+        most = 0
+        async with trio.open_nursery() as nursery:
+
+            async def reconnect() -> None:
+                nonlocal most
+                with suppress(StreamRefusedError):
+                    async with server.raw(QUERY) as socket:
+                        most = max(most, server.instance.admission.speakers)
+                        with suppress(StreamClosedError):
+                            await socket.send(sound(1).tobytes())
+
+            for _ in range(30):
+                nursery.start_soon(reconnect)
+        assert most == 3
+        await nothing_left(server)
+
+
 async def test_compression_is_declined(server):
     stream = await plain_upgrade(server, extra="Sec-WebSocket-Extensions: permessage-deflate\r\n")
     assert b"sec-websocket-extensions" not in stream.head.lower()
@@ -339,10 +422,3 @@ async def plain_upgrade(server, *, receive_buffer: int | None = None, extra: str
             head += await stream.receive_some(1)
     assert b" 101 " in head
     return PlainStream(stream, head)
-
-
-def masked(payload: bytes, opcode: int = 0x82) -> bytes:
-    """One client frame with an all-zero mask."""
-    size = len(payload)
-    length = bytes([0x80 | size]) if size < 126 else b"\xfe" + size.to_bytes(2, "big")
-    return bytes([opcode]) + length + bytes(4) + payload

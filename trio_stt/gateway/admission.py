@@ -12,6 +12,10 @@ from trio_stt.dialects.events import StreamRequest
 from trio_stt.dialects.request import Refusal, language_unavailable, primary_subtag
 from trio_stt.recognition.breaker import Breaker
 
+RECONNECT_SHARE = 0.1
+"""Places beyond the limit, as a share of it, for clients that take over from their older connection while that is still
+captioning its last words."""
+
 RETRY_AFTER_S = 2
 """What a refused client is told to wait when nothing better is known."""
 
@@ -63,7 +67,9 @@ class Admission:
         if request.speak and not self._breaker.admits:
             wait = math.ceil(self._breaker.statistics().retry_after_s) + 1
             return _busy("recogniser_unavailable", "speech recognition is failing and will be tried again", wait)
-        if self._replaces(request):
+        taken = self.speakers if request.speak else self.listeners
+        limit = self.max_speakers if request.speak else self.max_listeners
+        if self._replaces(request) and taken < limit + max(1, round(limit * RECONNECT_SHARE)):
             return None
         if request.speak and self.speakers >= self.max_speakers:
             return _busy("full", f"all {self.max_speakers} places for speakers are taken", RETRY_AFTER_S)

@@ -10,6 +10,7 @@ import math
 from typing import Any, Final
 
 import h11
+import hypercorn.events
 import hypercorn.protocol.h11
 import hypercorn.trio.run
 import structlog
@@ -50,12 +51,34 @@ class GuardedServer(TCPServer):
         except* Exception as errors:  # noqa: BLE001  (a boundary: the peer's connection ends, the others go on)
             structlog.get_logger().warning("connection_broken", error=repr(errors.exceptions[0]))
 
+    async def _read_data(self) -> None:
+        await super()._read_data()
+        # Else a peer that has gone without a request keeps its socket open until the idle time is over.
+        await self.idle_task.stop()
+
 
 class Http1Protocol(H11Protocol):
     """HTTP/1.1 and nothing else: over HTTP/2, hypercorn's own WebSocket would come in by another door."""
 
     async def _check_protocol(self, event: h11.Request) -> None:
         """Takes no upgrade to HTTP/2: the request is answered as it stands."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._peer_gone = False
+
+    async def handle(self, event: hypercorn.events.Event) -> None:
+        """Takes one event of the connection."""
+        await super().handle(event)
+        if isinstance(event, hypercorn.events.Closed) and isinstance(self.connection, h11.Connection):
+            # Pipelined requests wait in a reader that hypercorn never wakes once it cannot send: they are dropped.
+            self._peer_gone = True
+            self.connection = h11.Connection(h11.SERVER)
+            await self.can_read.set()
+
+    async def _send_h11_event(self, event: Any) -> None:
+        if not self._peer_gone:
+            await super()._send_h11_event(event)
 
 
 class WebSocketStream(WSStream):
@@ -110,6 +133,8 @@ class WebSocketStream(WSStream):
                 self.scope["state"][PEER_CLOSE_CODE] = int(event.code)
                 if self.connection.state == ConnectionState.REMOTE_CLOSING:
                     await self._send_wsproto_event(event.response())
+                elif self.connection.state == ConnectionState.OPEN:  # a frame that breaks RFC 6455: 1002, 1007
+                    await self._send_wsproto_event(CloseConnection(code=event.code))
                 await self.send(StreamClosed(stream_id=self.stream_id))
 
     async def _refuse_oversized(self) -> None:

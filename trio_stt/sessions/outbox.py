@@ -23,6 +23,7 @@ class Outbox:
         self._max_messages = max_messages
         self._waiting: OrderedDict[object, ServerEvent] = OrderedDict()
         self._arrived = trio.Event()
+        self._taken = trio.Event()
         self._close: Close | None = None
         self.replaced = 0
 
@@ -38,6 +39,12 @@ class Outbox:
     def closed(self) -> bool:
         """Whether `close` or `abandon` was called."""
         return self._close is not None
+
+    async def wait_for_room(self) -> None:
+        """Returns when at most half of the messages wait that may, or the box is closed. May be cancelled."""
+        while len(self._waiting) > self._max_messages // 2 and self._close is None:
+            self._taken = trio.Event()
+            await self._taken.wait()
 
     def put(self, event: ServerEvent) -> None:
         """Queues `event`; after `close` it is dropped."""
@@ -62,12 +69,14 @@ class Outbox:
         if self._close is None:
             self._close = close
             self._arrived.set()
+            self._taken.set()
 
     def abandon(self, close: Close) -> None:
         """Drops what waits; `close` is next."""
         self._waiting.clear()
         self._close = close
         self._arrived.set()
+        self._taken.set()
 
     async def take(self) -> ServerEvent | Close:
         """The next event, in order; at last the `Close`, again and again. May be cancelled: nothing is lost then."""
@@ -75,6 +84,7 @@ class Outbox:
             self._arrived = trio.Event()
             await self._arrived.wait()
         if self._waiting:
+            self._taken.set()
             return self._waiting.popitem(last=False)[1]
         assert self._close is not None  # noqa: S101  (the loop above ended for one of the two)
         return self._close

@@ -64,6 +64,8 @@ class Stream:
         Cancelled, it leaves the open utterance unfinished: finish the backlog instead.
         """
         while True:
+            # A client that asks faster than its answers are sent is read more slowly, not closed.
+            await self._member.outbox.wait_for_room()
             item = await self._next()
             if item is None:
                 await self._finish()
