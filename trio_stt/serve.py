@@ -19,7 +19,7 @@ from trio_stt.app import Instance
 from trio_stt.audio.vad import DetectorError
 from trio_stt.dialects.native import MAX_FRAME_BYTES
 from trio_stt.gateway import hypercorn_websocket
-from trio_stt.operations.logs import configure_logs
+from trio_stt.operations.logs import close_logs, configure_logs
 from trio_stt.operations.memory import limit_heaps
 from trio_stt.recognition.engine import EngineError, ModelError
 from trio_stt.settings import Settings, SettingsError, load
@@ -167,12 +167,16 @@ def serve_command() -> None:
         raise click.UsageError(str(error)) from error
     limit_heaps()
     configure_logs(settings.log_level, settings.log_format)
+    reasons: list[BaseException] = []
     try:
         trio.run(serve_until_signal, settings)
     except* (AddressError, ModelError, EngineError, DetectorError) as errors:
-        for leaf in _leaves(errors):
-            click.echo(f"Error: {leaf}", err=True)
-        raise SystemExit(1) from None
+        reasons = list(_leaves(errors))
+    close_logs()
+    if reasons:
+        for reason in reasons:
+            click.echo(f"Error: {reason}", err=True)
+        raise SystemExit(1)
 
 
 def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import os
 import sys
 from contextlib import suppress
 from typing import TextIO, cast
@@ -45,6 +46,16 @@ def configure_logs(level: str, format: str) -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(max(number, logging.INFO))
+
+
+def close_logs() -> None:
+    """Call last. What nobody can read any more is thrown away: Python would end with exit code 120 for it."""
+    try:
+        sys.stderr.flush()
+    except (OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stderr.fileno())
+        os.close(nowhere)
 
 
 class _Unfailing(io.TextIOBase):
