@@ -32,7 +32,7 @@ from trio_stt.operations.health import Health, PartHealth, Status, memory_health
 from trio_stt.operations.metrics import Metrics
 from trio_stt.recognition.breaker import Breaker, BreakerState
 from trio_stt.recognition.call_recorder import CallRecorder, RecordingEngine
-from trio_stt.recognition.decoders import Decoders
+from trio_stt.recognition.decoders import Decoders, chunk_ms
 from trio_stt.recognition.engine import SAMPLE_RATE, Engine, EngineError, Recogniser
 from trio_stt.recognition.resting import Resting
 from trio_stt.recognition.speaker import SpeakerRecogniser
@@ -189,9 +189,13 @@ class Instance:
             wants_partials=lambda: session.wants_partials,
             on_decoded=lambda samples: self.metrics.speech_seconds.inc(samples / SAMPLE_RATE),
             lag_ms=lag_ms,
-            chunk_samples=self.settings.decode_chunk_ms * SAMPLE_RATE // 1000,
+            chunk_samples=self._chunk_samples,
             log=log,
         )
+
+    def _chunk_samples(self) -> int:
+        shortest, threads = self.settings.decode_chunk_ms, self.settings.decode_cores
+        return chunk_ms(shortest, self.resting.speaking, threads) * SAMPLE_RATE // 1000
 
     def _build_app(self) -> QuartTrio:
         app = QuartTrio("trio_stt")

@@ -134,7 +134,11 @@ class Settings:
     decode_cores: int = _setting(
         _cores(), _integer(1, 1024), "Threads that decode; default: the cores this process may use."
     )
-    decode_chunk_ms: int = _setting(100, _integer(20, 1000), "Least audio given to the recogniser in one call, in ms.")
+    decode_chunk_ms: int = _setting(
+        100,
+        _integer(20, 1000),
+        "Least audio given to the recogniser in one call, in ms; grows to 400 when many speak at once.",
+    )
     max_utterance_s: float = _setting(
         30,
         _number(5, 120),

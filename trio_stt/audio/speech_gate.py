@@ -119,6 +119,11 @@ class SpeechGate:
         return self._start is not None
 
     @property
+    def is_ending(self) -> bool:
+        """Whether an utterance is in its hangover: each further window may end it."""
+        return self._start is not None and not self._speaking
+
+    @property
     def position(self) -> int:
         """The end of all that was judged so far."""
         return self._now

@@ -15,7 +15,7 @@ import trio
 ARENAS: Final = 2
 """Heaps that all threads share. Decoding hardly allocates, so sharing costs nothing that could be measured."""
 
-TRIM_EVERY_S: Final = 5.0
+TRIM_EVERY_S: Final = 1.0
 
 _M_ARENA_MAX: Final = -8  # malloc.h
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from typing import TypeVar
@@ -21,6 +22,19 @@ class DecoderStatistics:
     waiting: int
     calls: int
     oldest_call_s: float
+
+
+MAX_CHUNK_MS = 400
+"""Longest chunk: partials come later and later, finals do not."""
+
+SPEAKERS_AT_EASE = 2
+"""Speakers a thread serves with the shortest chunks. With more, each call finds the processor's caches cold, and fewer
+but longer calls cost less for the same audio."""
+
+
+def chunk_ms(shortest_ms: int, speaking: int, threads: int) -> int:
+    """How much audio a call is given when `speaking` speakers share `threads` threads, in ms."""
+    return min(max(MAX_CHUNK_MS, shortest_ms), shortest_ms * max(1, math.ceil(speaking / (SPEAKERS_AT_EASE * threads))))
 
 
 class Decoders:

@@ -26,6 +26,11 @@ class Resting(Generic[T]):
         """What all recognisers take, by estimate."""
         return sum(self._speaking.values()) + sum(self._resting.values())
 
+    @property
+    def speaking(self) -> int:
+        """How many are in an utterance."""
+        return len(self._speaking)
+
     def __len__(self) -> int:
         return len(self._resting)
 

@@ -2,16 +2,33 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import sys
 import threading
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
-import vosk
 
 from trio_stt.models.installed import graph_kind
 from trio_stt.recognition.engine import SAMPLE_RATE, Engine, EngineError, HeardWord, ModelError, Recogniser, Samples
+
+
+def _import_vosk() -> ModuleType:
+    """Vosk without the HTTP client with which it would download models: that takes 5 MB and is never used here."""
+    stand_in = None if "requests" in sys.modules else ModuleType("requests")
+    if stand_in is not None:
+        sys.modules["requests"] = stand_in
+    try:
+        return importlib.import_module("vosk")
+    finally:
+        if stand_in is not None:
+            del sys.modules["requests"]
+
+
+vosk = _import_vosk()
 
 FLUSH_SILENCE_MS = 500
 """Digital silence fed before a result is taken, so that the network's right context has passed over the last word.
@@ -34,7 +51,7 @@ second of decoded speech adds: measured over 50 recognisers of 7 and 21 s each."
 class VoskRecogniser:
     """One speaker's Kaldi decoder. See `trio_stt.recognition.engine.Recogniser`."""
 
-    def __init__(self, model: vosk.Model) -> None:
+    def __init__(self, model: Any) -> None:
         self._kaldi = vosk.KaldiRecognizer(model, SAMPLE_RATE)
         self._kaldi.SetWords(True)
         self._given = 0  # samples given since this recogniser was made: Kaldi's clock, on which its word times stand
@@ -155,7 +172,7 @@ def warm_up(engine: Engine) -> None:
     Blocks. Raises `EngineError` if the model loads but does not decode.
     """
     recogniser = engine.open()
-    noise = np.random.default_rng(0).normal(0, 50, SAMPLE_RATE).astype(np.int16)
+    noise = (np.arange(SAMPLE_RATE) * 7919 % 101 - 50).astype(np.int16)  # numpy.random would stay in memory, unused
     recogniser.accept(noise)
     recogniser.partial()
     recogniser.finish()

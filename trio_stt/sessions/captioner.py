@@ -20,6 +20,9 @@ from trio_stt.dialects.events import Audio, StreamRequest, Transcript, Word
 from trio_stt.recognition.engine import HeardWord
 from trio_stt.recognition.speaker import Heard, SpeakerRecogniser
 
+MOST_JUDGED_TOGETHER = 2 * MODEL_RATE // 10
+"""Samples (0.2 s) of one speaker that wait for each other before the detector sees them: less than any hangover."""
+
 MAX_CALL_SAMPLES = 4 * MODEL_RATE // 10
 """Most samples given to the recogniser in one call (0.4 s): others wait for the thread meanwhile."""
 
@@ -109,10 +112,10 @@ class Captioner:
         wants_partials: Callable[[], bool],
         on_decoded: Callable[[int], None],
         lag_ms: Callable[[], int],
-        chunk_samples: int,
+        chunk_samples: Callable[[], int],
         log: structlog.stdlib.BoundLogger,
     ) -> None:
-        """`voice` None: the gate is off. `chunk_samples`: least audio (16 kHz) given to the recogniser in one call.
+        """`voice` None: the gate is off. `chunk_samples`: least audio (16 kHz) for one call now.
 
         `on_decoded` is told how many samples (16 kHz) each call gave to the recogniser.
         """
@@ -129,6 +132,7 @@ class Captioner:
         self._log = log
         self._resampler = Resampler(request.sample_rate)
         self._windows = Windows()
+        self._unjudged: list[Samples] = []
         self._utterance: Utterance | None = None
         self._cut_words: Sequence[HeardWord] = ()
         self._chunk_ids = ChunkIds()
@@ -157,12 +161,17 @@ class Captioner:
             self._chunk_ids.add(frame)
         payload = b"".join(frame.payload for frame in frames)
         self.received += sum(frame.count for frame in frames)
-        await self._judge(self._resampler.push(formats.decode(payload, self._request.encoding)))
+        self._unjudged.append(self._resampler.push(formats.decode(payload, self._request.encoding)))
+        # With many speakers their windows are judged some at a time. Not in a hangover: a final must not wait for that.
+        together = 0 if self._gate.is_ending else min(self._chunk_samples(), MOST_JUDGED_TOGETHER)
+        if sum(samples.size for samples in self._unjudged) >= together:
+            await self._judge()
         self._chunk_ids.forget_before(self.settled)
 
     async def finish(self) -> None:
         """Ends all that was received: the open utterance, if any, gets its final."""
-        await self._judge(self._resampler.flush())
+        self._unjudged.append(self._resampler.flush())
+        await self._judge()
         await self._follow(self._gate.finish(self._windows.take_rest()))
 
     def give_up(self) -> None:
@@ -175,8 +184,9 @@ class Captioner:
         """Gives the recogniser back."""
         await self._recogniser.aclose()
 
-    async def _judge(self, samples: Samples) -> None:
-        samples = self._windows.push(samples)
+    async def _judge(self) -> None:
+        samples = self._windows.push(joined(self._unjudged))
+        self._unjudged = []
         if not samples.size:
             return
         windows = samples.reshape(-1, WINDOW_SAMPLES)
@@ -196,7 +206,7 @@ class Captioner:
                 await self._end(event.end)
             elif isinstance(event, TooLong):
                 await self._cut()
-        while self._utterance is not None and self._utterance.undecoded_samples >= self._chunk_samples:
+        while self._utterance is not None and self._utterance.undecoded_samples >= self._chunk_samples():
             await self._decode(self._utterance)
 
     @property

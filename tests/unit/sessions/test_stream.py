@@ -61,7 +61,7 @@ class Speaker:
             wants_partials=lambda: self.member.request.partials,
             on_decoded=lambda samples: None,
             lag_ms=lambda: 0,
-            chunk_samples=1600,
+            chunk_samples=lambda: 1600,
             log=log,
         )
         self.stream = Stream(
