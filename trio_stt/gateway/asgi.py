@@ -5,24 +5,38 @@ from __future__ import annotations
 from typing import Any
 
 import trio
-from hypercorn.typing import ASGIReceiveCallable
+from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable
 from quart_trio.asgi import TrioASGIWebsocketConnection
 
 
 class OrderedWebsocketConnection(TrioASGIWebsocketConnection):
-    """A closed channel tells the handler that the peer has gone, once it has received all that came before.
+    """The handler takes its messages straight from the server; `trio.EndOfChannel` tells it that the peer has gone.
 
-    Quart-Trio's own cancels the handler instead, and up to ten messages that were received are never read; it also
-    turns an empty binary message into None and runs a signal for each message.
+    Quart-Trio's own cancels the handler for that, and up to ten messages that were received are never read. It also
+    passes each message through a task and a channel more, runs a signal for it, and makes None of an empty one.
     """
 
-    async def handle_messages(self, nursery: trio.Nursery, receive: ASGIReceiveCallable) -> None:  # type: ignore[override]
-        """Passes messages on until the peer has gone."""
-        async with self.send_channel:
-            while True:
-                event: Any = await receive()
-                if event["type"] == "websocket.receive":
-                    payload = event.get("bytes")
-                    await self.send_channel.send(event["text"] if payload is None else payload)
-                elif event["type"] == "websocket.disconnect":
-                    return
+    async def __call__(self, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+        """Runs the handler of one connection."""
+        self.receive_channel = _Messages(receive)  # type: ignore[assignment]
+        websocket = self._create_websocket_from_scope(send)
+        async with trio.open_nursery() as nursery:
+            await self.handle_websocket(nursery, websocket, send)
+
+
+class _Messages:
+    """What Quart asks of its channel of messages."""
+
+    def __init__(self, receive: ASGIReceiveCallable) -> None:
+        self._receive = receive
+        self._ended = False
+
+    async def receive(self) -> bytes | str:
+        """The next message. Raises `trio.EndOfChannel` after the last, and from then on."""
+        while not self._ended:
+            event: Any = await self._receive()
+            if event["type"] == "websocket.receive":
+                payload: bytes | str | None = event.get("bytes")
+                return event["text"] if payload is None else payload
+            self._ended = event["type"] == "websocket.disconnect"
+        raise trio.EndOfChannel
