@@ -20,7 +20,7 @@ from trio_stt.audio.vad import DetectorError
 from trio_stt.dialects.native import MAX_FRAME_BYTES
 from trio_stt.gateway import hypercorn_websocket
 from trio_stt.operations.logs import close_logs, configure_logs
-from trio_stt.operations.memory import limit_heaps
+from trio_stt.operations.memory import limit_heaps, settle_garbage_collector
 from trio_stt.recognition.engine import EngineError, ModelError
 from trio_stt.settings import Settings, SettingsError, load
 
@@ -145,7 +145,9 @@ async def serve_until_signal(settings: Settings) -> None:
                     (hurry if stop.is_set() else stop).set()
 
         await nursery.start(watch_signals)
-        await serve(settings, stop=stop, hurry=hurry)
+        async with trio.open_nursery() as serving:
+            await serving.start(partial(serve, settings, stop=stop, hurry=hurry))
+            settle_garbage_collector()
         nursery.cancel_scope.cancel()
 
 

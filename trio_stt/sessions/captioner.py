@@ -20,8 +20,8 @@ from trio_stt.dialects.events import Audio, StreamRequest, Transcript, Word
 from trio_stt.recognition.engine import HeardWord
 from trio_stt.recognition.speaker import Heard, SpeakerRecogniser
 
-MOST_JUDGED_TOGETHER = 2 * MODEL_RATE // 10
-"""Samples (0.2 s) of one speaker that wait for each other before the detector sees them: less than any hangover."""
+MOST_JUDGED_TOGETHER = 3 * MODEL_RATE // 10
+"""Samples (0.3 s, the usual hangover) of one speaker that wait for each other before the detector sees them."""
 
 MAX_CALL_SAMPLES = 4 * MODEL_RATE // 10
 """Most samples given to the recogniser in one call (0.4 s): others wait for the thread meanwhile."""
