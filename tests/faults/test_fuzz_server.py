@@ -106,7 +106,7 @@ async def test_nonsense_harms_nobody(errors):
     assert errors() == []
 
 
-async def test_a_client_that_does_not_wait_for_the_upgrade_is_refused_and_holds_no_place(errors):
+async def test_a_client_that_does_not_wait_for_the_upgrade_is_refused_or_served_and_holds_no_place(errors):
     async with running_server() as server:
         for _ in range(20):
             stream = await trio.open_tcp_stream("127.0.0.1", int(server.ws.rpartition(":")[2]))
@@ -114,7 +114,9 @@ async def test_a_client_that_does_not_wait_for_the_upgrade_is_refused_and_holds_
                 await stream.send_all(UPGRADE.encode() + b"\x81\x80\x00\x00\x00\x00")
                 with trio.fail_after(5):
                     answer = b"".join([data async for data in stream])
-            assert answer.startswith(b"HTTP/1.1 400 ")
+            # Which one depends on what is dealt with first, the frame or the answer. The frame is no JSON object: 1007.
+            served = answer.startswith(b"HTTP/1.1 101 ") and (1007).to_bytes(2, "big") + b"bad_message" in answer
+            assert served or answer.startswith(b"HTTP/1.1 400 ")
         with trio.fail_after(5):
             await server.instance.connections.wait_empty()
         assert server.instance.admission.speakers == 0
