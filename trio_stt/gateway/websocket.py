@@ -7,6 +7,7 @@ captioned even when the peer has vanished), *send* (outbox → socket), and the 
 
 from __future__ import annotations
 
+import math
 import secrets
 import time
 from collections.abc import Callable
@@ -21,7 +22,6 @@ from trio_stt.dialects.native import NativeDialect, encode
 from trio_stt.dialects.request import language_unavailable, primary_subtag
 from trio_stt.gateway.admission import Admission, Readiness
 from trio_stt.gateway.connections import Connections
-from trio_stt.gateway.hypercorn_websocket import CLOSE_LINGER_S
 from trio_stt.gateway.socket import Socket
 from trio_stt.operations.metrics import Metrics
 from trio_stt.sessions.backlog import Backlog
@@ -74,8 +74,7 @@ class Connection:
         )
         self._member = Member(request, self._outbox, self.stop)
         self._finishing = trio.CancelScope(shield=True)
-        self._peer_gone = trio.Event()
-        self._said_goodbye = False
+        self._listening_since = math.inf
         self._sending_since: float | None = None
         self._sent_at = trio.current_time()
         self._close = Close(1006, "")
@@ -115,7 +114,7 @@ class Connection:
                 await self._run_tasks(session, held)
             except* Exception:  # noqa: BLE001  (a boundary, as below)
                 self._log.exception("connection_failed")
-                await self._say_goodbye(OUR_FAULT)
+                await self._socket.close(OUR_FAULT)
 
     async def _run_tasks(self, session: Session, held: ExitStack) -> None:
         async with trio.open_nursery() as nursery:
@@ -123,6 +122,8 @@ class Connection:
             nursery.start_soon(self._send, nursery)
             nursery.start_soon(self._watch_slow_reader)
             nursery.start_soon(self._beat)
+            if self.request.idle_timeout_s is not None:
+                nursery.start_soon(self._watch_idle, self.request.idle_timeout_s)
             if self.request.max_duration_s is not None:
                 nursery.start_soon(self._expire, self.request.max_duration_s)
             with self._finishing:
@@ -186,28 +187,34 @@ class Connection:
 
     async def _receive(self) -> None:
         try:
-            while not self._backlog.finished:
-                with trio.move_on_after(self._idle_s()) as idle:
-                    frame = await self._socket.receive()
-                if idle.cancelled_caught:
-                    self.stop(IDLE)
-                    break
-                for event in self._dialect.receive(frame):
-                    if isinstance(event, Audio):
-                        self._around.metrics.audio_seconds.inc(event.count / self.request.sample_rate)
-                    await self._backlog.put(event)
             while True:
-                # Frames that come after the end are read and thrown away, so that the peer can read our close frame.
-                await self._socket.receive()
+                self._listening_since = trio.current_time()
+                messages = await self._socket.receive_some()
+                self._listening_since = math.inf
+                for message in messages:
+                    await self._take(message)
         except trio.EndOfChannel:
             self.stop(self._socket.peer_close)
-            self._peer_gone.set()
         finally:
             # Nobody will feed the stream any more. It is shielded, so it must be told: also when another task failed.
             self.stop(OUR_FAULT)
 
-    def _idle_s(self) -> float:
-        return float("inf") if self.request.idle_timeout_s is None else self.request.idle_timeout_s
+    async def _take(self, message: bytes | str) -> None:
+        if self._backlog.finished:
+            return  # still read, so that the peer can read our close frame
+        for event in self._dialect.receive(message):
+            if isinstance(event, Audio):
+                self._around.metrics.audio_seconds.inc(event.count / self.request.sample_rate)
+            await self._backlog.put(event)
+
+    async def _watch_idle(self, limit_s: float) -> None:
+        # A timer around each message would cost more than the message.
+        while not self._backlog.finished:
+            now = trio.current_time()
+            if now - self._listening_since >= limit_s:
+                self.stop(IDLE)
+            else:
+                await trio.sleep_until(min(self._listening_since, now) + limit_s)
 
     async def _send(self, nursery: trio.Nursery) -> None:
         while True:
@@ -215,16 +222,8 @@ class Connection:
             if isinstance(event, Close):
                 break
             await self._transmit(encode(event, timestamp=time.time(), words=self.request.words))
-        await self._say_goodbye(event)
-        with trio.move_on_after(CLOSE_LINGER_S):
-            await self._peer_gone.wait()
+        await self._socket.close(event)
         nursery.cancel_scope.cancel()
-
-    async def _say_goodbye(self, close: Close) -> None:
-        """Sends the close frame, unless one is out or the peer has gone. Quart would say 1000, whatever went wrong."""
-        if not self._said_goodbye and not self._peer_gone.is_set():
-            self._said_goodbye = True
-            await self._socket.close(close)
 
     async def _transmit(self, text: str) -> None:
         self._sending_since = trio.current_time()
