@@ -12,8 +12,6 @@ from pathlib import Path
 import attrs
 import structlog
 import trio
-from quart import websocket
-from quart.typing import ResponseReturnValue
 from quart_trio import QuartTrio
 
 from trio_stt import __version__
@@ -25,9 +23,10 @@ from trio_stt.dialects.request import Limits, Refusal, parse_request, primary_su
 from trio_stt.dialects.vosk_server import StreamConfig
 from trio_stt.gateway import http
 from trio_stt.gateway.admission import Admission, Readiness
-from trio_stt.gateway.asgi import OrderedWebsocketConnection
 from trio_stt.gateway.connection import RESTARTING
 from trio_stt.gateway.connections import Connections
+from trio_stt.gateway.front import Handler
+from trio_stt.gateway.http_connection import Upgrade
 from trio_stt.gateway.socket import Socket
 from trio_stt.gateway.vosk_server import VoskServerConnection, VoskServerSurroundings, request_of
 from trio_stt.gateway.websocket import CallSurroundings, NativeConnection
@@ -108,9 +107,15 @@ class Instance:
             post_roll_ms=settings.vad_post_roll_ms,
             max_utterance_s=settings.max_utterance_s,
         )
+        self._limits = Limits(settings.max_stream_duration, settings.max_client_idle_time)
+        parts = (settings, self.admission, self.connections, self.metrics)
+        self._around = CallSurroundings(*parts, self.sessions, self._make_captioner)
+        models = frozenset(settings.vosk_server_models)
+        self._around_vosk_server = VoskServerSurroundings(*parts, models, self._open_listener)
         self._add_health()
         self._add_gauges()
         self.app = self._build_app()
+        self.handlers: dict[str, Handler] = {"/ws/vosk": self._speak, "/vosk-server": self._speak_as_to_vosk_server}
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Loads and warms the model, says so through `task_status`, then keeps the parts alive until cancelled.
@@ -137,6 +142,14 @@ class Instance:
             nursery.start_soon(self._close_recognisers, engine)
             self.admission.readiness = Readiness.READY
             task_status.started()
+
+    def handler(self, path: str) -> Handler | None:
+        """Who serves a WebSocket at that path, with or without its last slash; None: nobody does."""
+        return self.handlers.get(path.removesuffix("/"))
+
+    def handler_of_vosk_server(self, path: str) -> Handler | None:
+        """The same for `VOSK_SERVER_PORT`, where every path is vosk-server's."""
+        return self.handlers.get("/vosk-server")
 
     async def drain(self) -> None:
         """Takes no new clients, ends all streams after their last final (1012), and returns when they are gone."""
@@ -244,36 +257,7 @@ class Instance:
 
     def _build_app(self) -> QuartTrio:
         app = QuartTrio("trio_stt")
-        app.asgi_websocket_class = OrderedWebsocketConnection
         app.url_map.strict_slashes = False
-        parts = (self.settings, self.admission, self.connections, self.metrics)
-        around = CallSurroundings(*parts, self.sessions, self._make_captioner)
-        models = frozenset(self.settings.vosk_server_models)
-        around_vosk_server = VoskServerSurroundings(*parts, models, self._open_listener)
-        limits = Limits(self.settings.max_stream_duration, self.settings.max_client_idle_time)
-
-        @app.websocket("/ws/vosk/")
-        async def speak() -> ResponseReturnValue | None:
-            request = parse_request(websocket.args.items(multi=True), limits)
-            if isinstance(request, Refusal):
-                return self._refuse(request)
-            refusal = self.admission.check(request)
-            if refusal is not None:
-                return self._refuse(refusal)
-            socket = Socket(websocket._get_current_object())  # type: ignore[attr-defined]
-            await NativeConnection(request, socket, around).run()
-            return None
-
-        @app.websocket("/vosk-server")
-        async def speak_as_to_vosk_server() -> ResponseReturnValue | None:
-            request = request_of(self.settings)
-            refusal = self.admission.check(request)
-            if refusal is not None:
-                return self._refuse(refusal)
-            socket = Socket(websocket._get_current_object())  # type: ignore[attr-defined]
-            await VoskServerConnection(request, socket, around_vosk_server).run()
-            return None
-
         http.add_routes(
             app,
             http.Surroundings(
@@ -289,10 +273,21 @@ class Instance:
         )
         return app
 
-    def _refuse(self, refusal: Refusal) -> ResponseReturnValue:
-        self.metrics.refusals.labels(str(refusal.status)).inc()
-        headers = {} if refusal.retry_after_s is None else {"Retry-After": str(refusal.retry_after_s)}
-        return refusal.body(), refusal.status, headers
+    async def _speak(self, upgrade: Upgrade, socket: Socket) -> Refusal | None:
+        request = parse_request(upgrade.query, self._limits)
+        if isinstance(request, Refusal):
+            return request
+        refusal = self.admission.check(request)
+        if refusal is None:
+            await NativeConnection(request, socket, self._around).run()
+        return refusal
+
+    async def _speak_as_to_vosk_server(self, upgrade: Upgrade, socket: Socket) -> Refusal | None:
+        request = request_of(self.settings)
+        refusal = self.admission.check(request)
+        if refusal is None:
+            await VoskServerConnection(request, socket, self._around_vosk_server).run()
+        return refusal
 
     def _describe(self) -> dict[str, object]:
         return {

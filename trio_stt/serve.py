@@ -1,24 +1,20 @@
-"""Hypercorn on Trio: sockets, signals, drain, exit code."""
+"""The server: listening sockets, signals, drain, exit code."""
 
 from __future__ import annotations
 
-import logging
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 
 import click
-import hypercorn.trio
 import structlog
 import trio
-from hypercorn.config import Config, Sockets
 
 from trio_stt.app import Instance
 from trio_stt.audio.vad import DetectorError
-from trio_stt.dialects.native import MAX_FRAME_BYTES
-from trio_stt.gateway import hypercorn_websocket
+from trio_stt.gateway.front import Front, Route
 from trio_stt.operations.logs import close_logs, configure_logs
 from trio_stt.operations.memory import limit_heaps, settle_garbage_collector
 from trio_stt.recognition.engine import EngineError, ModelError
@@ -27,53 +23,14 @@ from trio_stt.settings import Settings, SettingsError, load
 SEND_BUFFER_BYTES = 64 * 1024
 """Kernel buffer for what a client has not taken. A caption is 0.3 kB; a small buffer shows early who does not read."""
 
-PING_INTERVAL_S = 10.0
-READ_TIMEOUT_S = 30.0
-"""A peer that answers no ping and sends nothing for so long is cut."""
-
-KEEP_ALIVE_S = 75.0
-"""Idle HTTP connections; longer than a proxy in front keeps its own, so that the proxy closes first."""
+BACKLOG = 100
+"""Connections that the kernel holds until they are accepted."""
 
 ENDING_SIGNALS = (signal.SIGTERM, signal.SIGINT)
-
-HYPERCORN_GRACE_S = 3.0
-"""After the drain: for close frames that are still on their way."""
 
 
 class AddressError(OSError):
     """The address cannot be listened on. The message says what to do."""
-
-
-class _Config(Config):
-    """Hypercorn's configuration for our sockets."""
-
-    def __init__(self, settings: Settings) -> None:
-        super().__init__()
-        self._tcp_user_timeout_ms = round(settings.tcp_user_timeout_s * 1000)
-        self.bind = [f"{settings.server_host}:{settings.server_port}"]
-        self.websocket_max_message_size = MAX_FRAME_BYTES
-        self.websocket_ping_interval = PING_INTERVAL_S
-        self.read_timeout = READ_TIMEOUT_S  # type: ignore[assignment]
-        self.keep_alive_timeout = KEEP_ALIVE_S
-        self.graceful_timeout = HYPERCORN_GRACE_S
-        self.include_server_header = False
-        self.accesslog = None
-        self.errorlog = logging.getLogger("hypercorn.error")
-
-    def open_sockets(self) -> None:
-        """Binds the listening sockets; their connections inherit a small send buffer and an end to unread data.
-
-        Raises `OSError`.
-        """
-        self._sockets = super().create_sockets()
-        for sock in self._sockets.insecure_sockets:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
-            if hasattr(socket, "TCP_USER_TIMEOUT"):
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, self._tcp_user_timeout_ms)
-
-    def create_sockets(self) -> Sockets:
-        """The sockets that `open_sockets` bound."""
-        return self._sockets
 
 
 async def serve(
@@ -90,30 +47,51 @@ async def serve(
     `trio_stt.recognition.engine.ModelError`. If cancelled, connections are cut.
     """
     log = structlog.get_logger()
-    hypercorn_websocket.install()
-    config = _Config(settings)
+    async with AsyncExitStack() as held:
+        main = await _listen(held, settings, "server_port")
+        vosk_server = await _listen(held, settings, "vosk_server_port") if settings.vosk_server_port else []
+        instance = make_instance(settings)
+        routes: list[tuple[trio.SocketListener, Route]] = [(listener, instance.handler) for listener in main]
+        routes += [(listener, instance.handler_of_vosk_server) for listener in vosk_server]
+        front = Front(instance.app, on_refusal=instance.metrics.count_refusal)
+        drained = trio.Event()
+        async with trio.open_nursery() as background:
+            async with trio.open_nursery() as serving:
+                await serving.start(front.serve, routes, drained)
+                await background.start(instance.run)
+                url = _url(main[0])
+                log.info("ready", url=url, instance=settings.instance)
+                task_status.started(url)
+                await stop.wait()
+                log.info("draining", streams=len(instance.connections), timeout_s=settings.drain_timeout_s)
+                await _drain(instance, settings.drain_timeout_s, hurry)
+                log.info("stopped", streams_cut=len(instance.connections))
+                drained.set()
+            background.cancel_scope.cancel()
+
+
+async def _listen(held: AsyncExitStack, settings: Settings, port_setting: str) -> list[trio.SocketListener]:
+    """Listens until `held` is left; connections inherit a small send buffer and an end to unread data."""
+    host, port = settings.server_host, getattr(settings, port_setting)
     try:
-        config.open_sockets()
+        listeners = await trio.open_tcp_listeners(port, host=host, backlog=BACKLOG)
     except OSError as error:
         raise AddressError(
-            f"Cannot listen on {settings.server_host}:{settings.server_port}: {error.strerror or error}. "
-            "Is another server running? SERVER_HOST and SERVER_PORT choose the address."
+            f"Cannot listen on {host}:{port}: {error.strerror or error}. "
+            f"Is another server running? SERVER_HOST and {port_setting.upper()} choose the address."
         ) from error
-    instance = make_instance(settings)
-    drained = trio.Event()
-    async with trio.open_nursery() as background:
-        async with trio.open_nursery() as serving:
-            start = partial(hypercorn.trio.serve, instance.app, config, shutdown_trigger=drained.wait)
-            (url,) = await serving.start(start)
-            await background.start(instance.run)
-            log.info("ready", url=url, instance=settings.instance)
-            task_status.started(url)
-            await stop.wait()
-            log.info("draining", streams=len(instance.connections), timeout_s=settings.drain_timeout_s)
-            await _drain(instance, settings.drain_timeout_s, hurry)
-            log.info("stopped", streams_cut=len(instance.connections))
-            drained.set()
-        background.cancel_scope.cancel()
+    for listener in listeners:
+        await held.enter_async_context(listener)
+        listener.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):
+            timeout_ms = round(settings.tcp_user_timeout_s * 1000)
+            listener.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, timeout_ms)
+    return listeners
+
+
+def _url(listener: trio.SocketListener) -> str:
+    host, port, *_ = listener.socket.getsockname()
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 async def _drain(instance: Instance, timeout_s: float, hurry: trio.Event) -> None:

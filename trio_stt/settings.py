@@ -125,6 +125,9 @@ class Settings:
         "127.0.0.1", _loopback, "Address to listen on; loopback only, because there are no access tokens yet."
     )
     server_port: int = _setting(8000, _integer(0, 65535), "Port to listen on; 0 takes any free one.")
+    vosk_server_port: int = _setting(
+        0, _integer(0, 65535), "Port on which any path speaks vosk-server's protocol (its own was 2700); 0: none."
+    )
     instance: str = _setting(
         f"{socket.gethostname()}-{os.getpid()}", _text, "Name of this instance in logs, health and `ready`."
     )

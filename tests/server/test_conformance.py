@@ -3,14 +3,14 @@
 import re
 import subprocess
 import sys
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 
 import trio
-from quart import websocket
 
 from tests.server.conftest import running_server
+from trio_stt.gateway.http_connection import Upgrade
 from trio_stt.gateway.socket import Socket
 
 KOSOKU = Path(sys.executable).with_name("kosoku")
@@ -58,16 +58,13 @@ async def passed_cases(url: str, cases: list[str], reports: Path) -> int:
 async def test_an_echo_behind_the_gateway_passes_all_cases_within_our_limits(tmp_path):
     async with running_server() as server:
 
-        @server.instance.app.websocket("/echo/")
-        async def echo() -> None:
-            socket = Socket(websocket._get_current_object())
+        async def echo(upgrade: Upgrade, socket: Socket) -> None:
             await socket.accept()
-            try:
+            with suppress(trio.EndOfChannel):
                 while True:
                     await socket.send(await socket.receive())
-            except trio.EndOfChannel:
-                pass
 
+        server.instance.handlers["/echo"] = echo
         assert await passed_cases(f"{server.ws}/echo/", ECHO_CASES, tmp_path) == 263
 
 

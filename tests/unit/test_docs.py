@@ -13,10 +13,10 @@ import attrs
 import hypercorn.trio.tcp_server
 import pytest
 from hypercorn.config import Config
+from trio_stt.gateway.asgi import OrderedWebsocketConnection
 
 import trio_stt
 from trio_stt.app import Instance
-from trio_stt.gateway.asgi import OrderedWebsocketConnection
 from trio_stt.settings import Settings
 
 ROOT = Path(__file__).parents[2]

@@ -7,6 +7,7 @@ dealt with even when the connection is cancelled), *send* (outbox → socket), a
 
 from __future__ import annotations
 
+import math
 import secrets
 import time
 from abc import ABC, abstractmethod
@@ -20,7 +21,6 @@ from attrs import frozen
 from trio_stt.dialects.events import Close, StreamRequest
 from trio_stt.gateway.admission import Admission, Readiness
 from trio_stt.gateway.connections import Connections
-from trio_stt.gateway.hypercorn_websocket import CLOSE_LINGER_S
 from trio_stt.gateway.socket import Socket
 from trio_stt.operations.metrics import Metrics
 from trio_stt.sessions.backlog import Backlog
@@ -66,9 +66,8 @@ class Connection(ABC, Generic[Event]):
         self._outbox: Outbox[Event] = Outbox()
         self._backlog = Backlog(**self._backlog_bounds(request.sample_rate))
         self._finishing = trio.CancelScope(shield=True)
-        self._peer_gone = trio.Event()
         self._nobody_reads = False  # the peer has gone, or is closed because it reads too slowly
-        self._said_goodbye = False
+        self._listening_since = math.inf
         self._sending_since: float | None = None
         self._sent_at = trio.current_time()
         self._close = Close(1006, "")
@@ -140,7 +139,7 @@ class Connection(ABC, Generic[Event]):
                 await self._run_tasks(held)
             except* Exception:  # noqa: BLE001  (a boundary, as below)
                 self._log.exception("connection_failed")
-                await self._say_goodbye(OUR_FAULT)
+                await self._socket.close(OUR_FAULT)
 
     async def _run_tasks(self, held: ExitStack) -> None:
         async with trio.open_nursery() as nursery:
@@ -148,6 +147,8 @@ class Connection(ABC, Generic[Event]):
             nursery.start_soon(self._send, nursery)
             nursery.start_soon(self._watch_slow_reader)
             self._start_timers(nursery)
+            if self.request.idle_timeout_s is not None:
+                nursery.start_soon(self._watch_idle, self.request.idle_timeout_s)
             if self.request.max_duration_s is not None:
                 nursery.start_soon(self._expire, self.request.max_duration_s)
             with self._finishing:
@@ -180,26 +181,28 @@ class Connection(ABC, Generic[Event]):
 
     async def _receive(self) -> None:
         try:
-            while not self._backlog.finished:
-                with trio.move_on_after(self._idle_s()) as idle:
-                    frame = await self._socket.receive()
-                if idle.cancelled_caught:
-                    self.stop(IDLE)
-                    break
-                await self._take(frame)
             while True:
-                # Frames that come after the end are read and thrown away, so that the peer can read our close frame.
-                await self._socket.receive()
+                self._listening_since = trio.current_time()
+                messages = await self._socket.receive_some()
+                self._listening_since = math.inf
+                for message in messages:
+                    if not self._backlog.finished:  # else it is read so that the peer can read our close frame
+                        await self._take(message)
         except trio.EndOfChannel:
             self._nobody_reads = True
             self.stop(self._socket.peer_close)
-            self._peer_gone.set()
         finally:
             # Nobody will feed the stream any more. It is shielded, so it must be told: also when another task failed.
             self.stop(OUR_FAULT)
 
-    def _idle_s(self) -> float:
-        return float("inf") if self.request.idle_timeout_s is None else self.request.idle_timeout_s
+    async def _watch_idle(self, limit_s: float) -> None:
+        # A timer around each message would cost more than the message.
+        while not self._backlog.finished:
+            now = trio.current_time()
+            if now - self._listening_since >= limit_s:
+                self.stop(IDLE)
+            else:
+                await trio.sleep_until(min(self._listening_since, now) + limit_s)
 
     async def _send(self, nursery: trio.Nursery) -> None:
         while True:
@@ -207,16 +210,8 @@ class Connection(ABC, Generic[Event]):
             if isinstance(event, Close):
                 break
             await self._transmit(self._encode(event))
-        await self._say_goodbye(event)
-        with trio.move_on_after(CLOSE_LINGER_S):
-            await self._peer_gone.wait()
+        await self._socket.close(event)
         nursery.cancel_scope.cancel()
-
-    async def _say_goodbye(self, close: Close) -> None:
-        """Sends the close frame, unless one is out or the peer has gone. Quart would say 1000, whatever went wrong."""
-        if not self._said_goodbye and not self._peer_gone.is_set():
-            self._said_goodbye = True
-            await self._socket.close(close)
 
     async def _transmit(self, text: str) -> None:
         self._sending_since = trio.current_time()

@@ -43,6 +43,10 @@ class Metrics:
         """A gauge that is read when somebody scrapes."""
         Gauge(f"trio_stt_{name}", help, registry=self.registry).set_function(read)
 
+    def count_refusal(self, status: int) -> None:
+        """Counts a WebSocket that was refused."""
+        self.refusals.labels(str(status)).inc()
+
     def count_close(self, code: int) -> None:
         """Counts a connection that ended. Peers choose their own codes: those the wire does not name are one label."""
         self.closes.labels(str(code) if code in NAMED_CLOSE_CODES else "other").inc()

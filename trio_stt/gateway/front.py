@@ -1,0 +1,94 @@
+"""Every TCP connection of the server: requests for WebSockets go to their handlers, all others to Quart."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Awaitable, Callable
+from functools import partial
+
+import structlog
+import trio
+from hypercorn.app_wrappers import ASGIWrapper
+from hypercorn.trio.worker_context import WorkerContext
+from quart_trio import QuartTrio
+
+from trio_stt.dialects.native import MAX_FRAME_BYTES
+from trio_stt.dialects.request import Refusal
+from trio_stt.gateway.http_connection import HttpConnection, Upgrade, configuration
+from trio_stt.gateway.socket import Socket
+
+TEND_EVERY_S = 1.0
+"""How exactly pings and time-outs of WebSockets are kept: one task looks at all of them."""
+
+GRACE_S = 3.0
+"""At the end: for answers and close frames that are still on their way."""
+
+Handler = Callable[[Upgrade, Socket], Awaitable[Refusal | None]]
+"""Serves one request for a WebSocket: accepts the socket and returns when it is done with it, or says why not."""
+
+Route = Callable[[str], Handler | None]
+"""The handler of a path; None: a request for a WebSocket there is answered like any other, by Quart."""
+
+
+class Front:
+    """Accepts connections. The faults of each stay its own."""
+
+    def __init__(self, app: QuartTrio, on_refusal: Callable[[int], None]) -> None:
+        """`app` answers what no handler does; its lifespan is not run. `on_refusal` is told each refusal's status."""
+        self._app = ASGIWrapper(app)
+        self._on_refusal = on_refusal
+        self._config = configuration()
+        self._context = WorkerContext(None)
+        self._sockets: set[Socket] = set()
+        self._log = structlog.get_logger()
+
+    async def serve(
+        self,
+        listeners: list[tuple[trio.SocketListener, Route]],
+        stop: trio.Event,
+        *,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Serves until `stop` is set; then connections have `GRACE_S`. If cancelled, they are cut."""
+        async with trio.open_nursery() as connections:
+            async with trio.open_nursery() as accepting:
+                for listener, route in listeners:
+                    serve = partial(self._connection, route)
+                    accepting.start_soon(partial(trio.serve_listeners, serve, [listener], handler_nursery=connections))
+                accepting.start_soon(self._tend)
+                task_status.started()
+                await stop.wait()
+                accepting.cancel_scope.cancel()
+            await self._context.terminated.set()
+            connections.cancel_scope.deadline = trio.current_time() + GRACE_S
+
+    async def _tend(self) -> None:
+        while True:
+            await trio.sleep(TEND_EVERY_S)
+            for each in self._sockets:
+                each.tend()
+
+    async def _connection(self, route: Route, stream: trio.SocketStream) -> None:
+        def takes(path: str) -> bool:
+            return route(path) is not None
+
+        try:
+            upgrade = await HttpConnection(self._app, self._config, self._context, stream, takes).converse()
+            if upgrade is not None and (handler := route(upgrade.path)) is not None:
+                await self._websocket(handler, upgrade, stream)
+        except* Exception as errors:  # noqa: BLE001  (a boundary: this connection ends, the others go on)
+            self._log.warning("connection_broken", error=repr(errors.exceptions[0]))
+
+    async def _websocket(self, handler: Handler, upgrade: Upgrade, stream: trio.SocketStream) -> None:
+        tcp = socket.socket(fileno=stream.socket.detach())
+        tcp.setblocking(False)
+        served = Socket(tcp, upgrade.request, upgrade.early, max_message_bytes=MAX_FRAME_BYTES)
+        self._sockets.add(served)
+        try:
+            refusal = served.refusal or await handler(upgrade, served)
+            if refusal is not None:
+                self._on_refusal(refusal.status)
+                await served.refuse(refusal)
+        finally:
+            self._sockets.remove(served)
+            await served.aclose()
