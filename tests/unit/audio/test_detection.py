@@ -10,7 +10,6 @@ from trio_stt.audio.detection import EVERYTHING, RETRY_S, VoiceActivity
 from trio_stt.audio.samples import WINDOW_SAMPLES, Probabilities, Samples
 from trio_stt.audio.speech_gate import SILENCE_PEAK
 
-
 LEVEL = 20
 
 
