@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 import time
@@ -45,7 +46,7 @@ from trio_stt.recognition.vosk_engine import VoskEngine, warm_up
 from trio_stt.sessions.backlog import Backlog
 from trio_stt.sessions.captioner import Captioner
 from trio_stt.sessions.gated_listener import GatedListener
-from trio_stt.sessions.lock_step import Listener
+from trio_stt.sessions.lock_step import Listener, PlainListener
 from trio_stt.sessions.session import Session, Sessions
 from trio_stt.settings import Settings
 
@@ -73,6 +74,7 @@ class Instance:
         self.sessions = Sessions()
         self.connections = Connections(on_close=self.metrics.count_close)
         self.decoders = Decoders(settings.decode_cores)
+        self._stream_numbers = itertools.count()
         self.breaker = Breaker(
             f"vosk-{settings.language}",
             min_calls=settings.stt_circuit_breaker_min_calls,
@@ -220,7 +222,8 @@ class Instance:
             wants_partials=wants_partials,
             on_decoded=lambda samples: self.metrics.speech_seconds.inc(samples / SAMPLE_RATE),
             lag_ms=lambda: _lag_ms(backlog),
-            chunk_samples=self._chunk_samples,
+            chunk_ms=self._chunk_ms,
+            number=next(self._stream_numbers),
             log=log,
         )
 
@@ -245,15 +248,16 @@ class Instance:
         options = PlainOptions(config.sample_rate, config.words, config.max_alternatives, config.phrase_list)
         # What one client's phrases or model provoke must not turn others away.
         breaker = None if config.model or config.phrase_list else self.breaker
-        return LockStepRecogniser(engine, options, self.decoders, breaker, on_decoded=self.metrics.speech_seconds.inc)
+        return PlainListener(
+            LockStepRecogniser(engine, options, self.decoders, breaker, on_decoded=self.metrics.speech_seconds.inc)
+        )
 
     def _load_chosen_model(self, name: str) -> Engine:
         settings = attrs.evolve(self.settings, vosk_model_path=self.settings.models_dir / name)  # type: ignore[misc]
         return self._load_engine(settings)
 
-    def _chunk_samples(self) -> int:
-        shortest, threads = self.settings.decode_chunk_ms, self.settings.decode_cores
-        return chunk_ms(shortest, self.resting.speaking, threads) * SAMPLE_RATE // 1000
+    def _chunk_ms(self) -> int:
+        return chunk_ms(self.settings.decode_chunk_ms, self.resting.speaking, self.settings.decode_cores)
 
     def _build_app(self) -> QuartTrio:
         app = QuartTrio("trio_stt")

@@ -11,6 +11,7 @@ from attrs import frozen
 from trio_stt.recognition.breaker import Breaker
 from trio_stt.recognition.decoders import Decoders
 from trio_stt.recognition.engine import Engine, EngineError, PlainOptions, PlainRecogniser
+from trio_stt.recognition.schedule import Turn
 
 T = TypeVar("T")
 
@@ -64,26 +65,31 @@ class LockStepRecogniser:
         self._breaker = breaker
         self._on_decoded = on_decoded
         self._recogniser: PlainRecogniser | None = None
+        self._began_at: float | None = None  # when the first sample was spoken, on Trio's clock
+        self._decoded_s = 0.0
         self._step_bytes = BYTES_PER_SAMPLE * int(options.sample_rate * STEP_S)
 
-    async def hear(self, frames: Sequence[Frame]) -> list[Reply]:
-        """Gives the next frames and returns the answer to each. One thread hop, more for a long frame.
+    async def hear(self, frames: Sequence[Frame], arrived_at: float) -> list[Reply]:
+        """Gives the next frames, the first of which came at `arrived_at`, and returns the answer to each.
 
-        Raises `EngineError`. If cancelled while it waits for a thread, some of the frames count as not given.
+        One thread hop, more for a long frame. Raises `EngineError`. If cancelled while it waits for a thread, some of
+        the frames count as not given.
         """
+        if self._began_at is None:
+            self._began_at = arrived_at - self._seconds(len(frames[0].payload))
         pieces = self._pieces(frames)
         replies: list[Reply] = []
-        call = self._next_call(pieces)
-        while call:
-            replies += await self._run(lambda call=call: self._decode(call))  # type: ignore[misc]
-            size_bytes = sum(len(payload) for payload, _ in call)
-            self._on_decoded(size_bytes / BYTES_PER_SAMPLE / self._options.sample_rate)
-            call = self._next_call(pieces)
+        while call := self._next_call(pieces):
+            audio_s = self._seconds(sum(len(payload) for payload, _ in call))
+            self._decoded_s += audio_s
+            replies += await self._run(lambda call=call: self._decode(call), self._turn(audio_s))  # type: ignore[misc]
+            self._on_decoded(audio_s)
         return replies
 
     async def finish(self) -> Reply:
         """Ends the open utterance, if any. One thread hop. Raises `EngineError`."""
-        return Reply(await self._run(lambda: self._opened().final()), is_final=True)
+        turn = self._turn(0.0, ends_utterance=True)
+        return Reply(await self._run(lambda: self._opened().final(), turn), is_final=True)
 
     async def aclose(self) -> None:
         """Frees the recogniser. Shield it: it must not be cancelled while it waits for a thread."""
@@ -93,12 +99,19 @@ class LockStepRecogniser:
         # The last reference goes in the thread, because freeing a recogniser takes time.
         await self._decoders.run(lambda: self._engine.close(held.pop()))
 
-    async def _run(self, call: Callable[[], T]) -> T:
+    def _seconds(self, size_bytes: int) -> float:
+        return size_bytes / BYTES_PER_SAMPLE / self._options.sample_rate
+
+    def _turn(self, audio_s: float, *, ends_utterance: bool = False) -> Turn:
+        """When what has been given so far was spoken, if the stream is sent in real time."""
+        return Turn((self._began_at or 0.0) + self._decoded_s, audio_s, ends_utterance=ends_utterance)
+
+    async def _run(self, call: Callable[[], T], turn: Turn) -> T:
         if self._breaker is None:
-            return await self._decoders.run(call)
+            return await self._decoders.run(call, turn)
         await self._breaker.wait_closed()
         try:
-            result = await self._decoders.run(call)
+            result = await self._decoders.run(call, turn)
         except EngineError:
             self._breaker.record(ok=False)
             raise

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
-from trio_stt.dialects.events import Audio, Transcript
+from trio_stt.dialects.events import Transcript
 from trio_stt.dialects.vosk_server import encode_final, encode_partial
 from trio_stt.recognition.lock_step import Reply
+from trio_stt.sessions.backlog import AudioRun
 from trio_stt.sessions.captioner import Captioner
 
 
@@ -20,11 +21,11 @@ class GatedListener:
         self._finals: list[Transcript] = []
         self._partial = ""
 
-    async def hear(self, frames: Sequence[Audio]) -> list[Reply]:
+    async def hear(self, run: AudioRun) -> list[Reply]:
         """Takes the next frames and returns the answer to each: what the gate ended within it, or the text so far."""
         replies = []
-        for frame in frames:
-            await self._captioner.hear((frame,))
+        for frame in run.frames:
+            await self._captioner.hear(AudioRun((frame,), run.arrived_at))
             replies.append(self._final() if self._finals else Reply(encode_partial(self._partial), is_final=False))
         return replies
 

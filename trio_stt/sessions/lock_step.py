@@ -9,10 +9,10 @@ import attrs
 import structlog
 import trio
 
-from trio_stt.dialects.events import Audio, Close, Configure, End, Flush, Misuse
+from trio_stt.dialects.events import Close, Configure, End, Flush, Misuse
 from trio_stt.dialects.vosk_server import StreamConfig
 from trio_stt.recognition.engine import EngineError, ModelError
-from trio_stt.recognition.lock_step import Reply
+from trio_stt.recognition.lock_step import LockStepRecogniser, Reply
 from trio_stt.sessions.backlog import AudioRun, Backlog
 from trio_stt.sessions.outbox import Outbox
 
@@ -23,7 +23,7 @@ RECOGNITION_FAILED = Close(1011, "recognition failed")
 class Listener(Protocol):
     """What hears one stream. Used by one task."""
 
-    async def hear(self, frames: Sequence[Audio]) -> list[Reply]:
+    async def hear(self, run: AudioRun) -> list[Reply]:
         """Takes the next frames and returns the answer to each. Raises `EngineError`."""
 
     async def finish(self) -> Reply:
@@ -31,6 +31,19 @@ class Listener(Protocol):
 
     async def aclose(self) -> None:
         """Frees what it holds; to be shielded."""
+
+
+class PlainListener:
+    """Has every frame decoded as it comes. See `Listener`."""
+
+    def __init__(self, recogniser: LockStepRecogniser) -> None:
+        self._recogniser = recogniser
+        self.finish = recogniser.finish
+        self.aclose = recogniser.aclose
+
+    async def hear(self, run: AudioRun) -> list[Reply]:
+        """Takes the next frames and returns the answer to each."""
+        return await self._recogniser.hear(run.frames, run.arrived_at)
 
 
 class LockStepStream:
@@ -106,7 +119,7 @@ class LockStepStream:
 
     async def _hear(self, run: AudioRun) -> None:
         listener = await self._ready()
-        replies = await listener.hear(run.frames)
+        replies = await listener.hear(run)
         for reply in replies:
             self._outbox.put(reply)
         self._unended = not replies[-1].is_final

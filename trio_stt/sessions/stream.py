@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import attrs
@@ -100,15 +101,16 @@ class Stream:
     async def _next(self) -> object:
         """The next thing to do; None when an open utterance has starved."""
         speaking = self._captioner is not None and self._captioner.speaking
-        with trio.move_on_at(self._heard_at + STARVED_S if speaking else float("inf")):
-            return await self._backlog.take()
+        patient_until = -math.inf if self._captioner is None else self._captioner.patient_until
+        with trio.move_on_at(self._heard_at + STARVED_S if speaking else math.inf):
+            return await self._backlog.take(patient_until)
         return None
 
     async def _hear(self, run: AudioRun) -> None:
         if self._captioner is None:
             raise RuntimeError("audio from a client that does not speak")
         ended_before = self._captioner.ended
-        await self._captioner.hear(run.frames)
+        await self._captioner.hear(run)
         if any(frame.count for frame in run.frames):
             self._heard_at = trio.current_time()
         ended = self._captioner.ended > ended_before

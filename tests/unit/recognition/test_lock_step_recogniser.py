@@ -7,6 +7,7 @@ from tests.unit.fakes import FakeEngine, InlineDecoders
 from trio_stt.recognition.breaker import Breaker
 from trio_stt.recognition.engine import EngineError, PlainOptions
 from trio_stt.recognition.lock_step import FRAMES_A_CALL, LockStepRecogniser
+from trio_stt.recognition.schedule import Turn
 
 RATE = 8000
 LOUD = b"\x00\x40" * 800  # 0.1 s
@@ -23,9 +24,11 @@ class CountingDecoders(InlineDecoders):
 
     def __init__(self):
         self.calls = 0
+        self.turns = []
 
-    async def run(self, call):
+    async def run(self, call, turn=Turn()):  # noqa: B008  (frozen)
         self.calls += 1
+        self.turns.append(turn)
         return await super().run(call)
 
 
@@ -43,7 +46,7 @@ class Heard:
     async def hear(self, *payloads):
         return [
             (json.loads(reply.text), reply.is_final)
-            for reply in await self.recogniser.hear([Frame(payload) for payload in payloads])
+            for reply in await self.recogniser.hear([Frame(payload) for payload in payloads], 100.0)
         ]
 
 
@@ -104,3 +107,14 @@ async def test_failures_open_the_breaker_only_where_they_are_the_model_s(counted
     with pytest.raises(EngineError):
         await heard.hear(LOUD)
     assert breaker.admits is not counted
+
+
+async def test_calls_are_due_when_their_sound_was_spoken_however_early_it_was_sent():
+    heard = Heard()
+    await heard.hear(LOUD, LOUD)
+    await heard.hear(LOUD * 10)
+    await heard.recogniser.finish()
+    turns = heard.decoders.turns
+    assert [turn.due for turn in turns] == pytest.approx([100.1, 100.5, 100.9, 101.1, 101.1])
+    assert [turn.audio_s for turn in turns] == pytest.approx([0.2, 0.4, 0.4, 0.2, 0.0])
+    assert [turn.ends_utterance for turn in turns] == [False] * 4 + [True]

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import structlog
+import trio
 
 from tests.unit.fakes import FakeEngine, InlineDecoders, LoudnessVoice, silence, sound
 from trio_stt.audio.speech_gate import GateConfig, SpeechGate
@@ -12,6 +13,7 @@ from trio_stt.dialects.events import Audio, StreamRequest
 from trio_stt.recognition.breaker import Breaker
 from trio_stt.recognition.resting import Resting
 from trio_stt.recognition.speaker import SpeakerRecogniser
+from trio_stt.sessions.backlog import AudioRun
 from trio_stt.sessions.captioner import Captioner
 from trio_stt.sessions.gated_listener import GatedListener
 
@@ -39,7 +41,8 @@ class Gated:
             wants_partials=lambda: True,
             on_decoded=lambda samples: None,
             lag_ms=lambda: 0,
-            chunk_samples=lambda: 1600,
+            chunk_ms=lambda: 100,
+            number=0,
             log=log,
         )
 
@@ -48,7 +51,7 @@ class Gated:
             Audio(samples[at : at + frame].tobytes(), 0, len(samples[at : at + frame]))
             for at in range(0, len(samples), frame)
         ]
-        replies = await self.listener.hear(frames)
+        replies = await self.listener.hear(AudioRun(tuple(frames), trio.current_time()))
         assert len(replies) == len(frames)
         return [json.loads(reply.text) for reply in replies]
 

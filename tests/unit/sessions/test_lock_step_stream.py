@@ -12,7 +12,7 @@ from trio_stt.dialects.vosk_server import StreamConfig
 from trio_stt.recognition.engine import ModelError, PlainOptions
 from trio_stt.recognition.lock_step import LockStepRecogniser
 from trio_stt.sessions.backlog import Backlog
-from trio_stt.sessions.lock_step import LockStepStream
+from trio_stt.sessions.lock_step import LockStepStream, PlainListener
 from trio_stt.sessions.outbox import Outbox
 
 LOUD = Audio(b"\x00\x40" * 800, 0, 800)
@@ -46,7 +46,9 @@ class Client:
         if self.missing:
             raise ModelError("no such model")
         options = PlainOptions(config.sample_rate)
-        return LockStepRecogniser(self.engine, options, InlineDecoders(), None, on_decoded=lambda seconds: None)
+        return PlainListener(
+            LockStepRecogniser(self.engine, options, InlineDecoders(), None, on_decoded=lambda seconds: None)
+        )
 
     async def send(self, *events):
         for event in events:
