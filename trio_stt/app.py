@@ -22,8 +22,7 @@ from trio_stt.dialects.request import Limits, Refusal, parse_request, primary_su
 from trio_stt.gateway import http
 from trio_stt.gateway.admission import Admission, Readiness
 from trio_stt.gateway.connections import Connections
-from trio_stt.gateway.front import Handler
-from trio_stt.gateway.http_connection import Upgrade
+from trio_stt.gateway.http_connection import Handler, Upgrade
 from trio_stt.gateway.socket import Socket
 from trio_stt.gateway.websocket import RESTARTING, Connection, Surroundings
 from trio_stt.operations import memory
