@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 import time
@@ -64,6 +65,7 @@ class Instance:
         self.sessions = Sessions()
         self.connections = Connections(on_close=self.metrics.count_close)
         self.decoders = Decoders(settings.decode_cores)
+        self._stream_numbers = itertools.count()
         self.breaker = Breaker(
             f"vosk-{settings.language}",
             min_calls=settings.stt_circuit_breaker_min_calls,
@@ -200,13 +202,13 @@ class Instance:
             wants_partials=lambda: session.wants_partials,
             on_decoded=lambda samples: self.metrics.speech_seconds.inc(samples / SAMPLE_RATE),
             lag_ms=lag_ms,
-            chunk_samples=self._chunk_samples,
+            chunk_ms=self._chunk_ms,
+            number=next(self._stream_numbers),
             log=log,
         )
 
-    def _chunk_samples(self) -> int:
-        shortest, threads = self.settings.decode_chunk_ms, self.settings.decode_cores
-        return chunk_ms(shortest, self.resting.speaking, threads) * SAMPLE_RATE // 1000
+    def _chunk_ms(self) -> int:
+        return chunk_ms(self.settings.decode_chunk_ms, self.resting.speaking, self.settings.decode_cores)
 
     def _build_app(self) -> QuartTrio:
         app = QuartTrio("trio_stt")

@@ -22,7 +22,7 @@ def silence(seconds: float, rate: int = SAMPLE_RATE) -> np.ndarray:
 class InlineDecoders:
     """`Decoders` without threads."""
 
-    async def run(self, call):
+    async def run(self, call, turn=None):
         await trio.lowlevel.checkpoint()
         return call()
 

@@ -23,6 +23,7 @@ import structlog
 import trio
 
 from trio_stt.audio.samples import WINDOW_SAMPLES, Probabilities, Samples
+from trio_stt.audio.speech_gate import SILENCE_PEAK
 from trio_stt.audio.vad import Detector, DetectorError
 
 RETRY_S = 30.0
@@ -136,9 +137,13 @@ class VoiceStream:
     async def probabilities(self, windows: Samples) -> Probabilities:
         """How likely each of the next windows is speech; `windows` has shape (512 × n,) or (n, 512).
 
-        Always answers. A checkpoint; cancelled, it has judged the first windows or none, and no other stream notices.
+        Windows that are all digital silence are not shown to the detector: a muted microphone costs nothing. Always
+        answers. A checkpoint; cancelled, it has judged the first windows or none, and no other stream notices.
         """
         rows = windows.reshape(-1, WINDOW_SAMPLES)
+        if rows.size and rows.min() >= -SILENCE_PEAK and rows.max() <= SILENCE_PEAK:
+            await trio.lowlevel.checkpoint()
+            return np.zeros(len(rows), np.float32)
         answers = [
             await self._activity._judged(_Request(self._memory, rows[begin : begin + _REQUEST_WINDOWS]))
             for begin in range(0, len(rows), _REQUEST_WINDOWS)

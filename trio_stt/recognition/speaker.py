@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -13,11 +14,15 @@ from trio_stt.recognition.breaker import Breaker
 from trio_stt.recognition.decoders import Decoders
 from trio_stt.recognition.engine import SAMPLE_RATE, Engine, EngineError, HeardWord, Recogniser, Samples
 from trio_stt.recognition.resting import Resting
+from trio_stt.recognition.schedule import Turn
 
 T = TypeVar("T")
 
 ATTEMPTS = 3
 """How often the same audio is tried, each time by a new recogniser, before its utterance ends with what was heard."""
+
+ENDING_COST_S = 0.5
+"""Ending an utterance takes about what so many seconds of audio take: the engine is fed silence before its result."""
 
 
 @frozen
@@ -57,10 +62,11 @@ class SpeakerRecogniser:
         self._utterance: list[Samples] = []
         self._text = ""
 
-    async def accept(self, samples: Samples, *, partial: bool) -> str:
+    async def accept(self, samples: Samples, *, partial: bool, due: float = -math.inf) -> str:
         """Gives samples of the open utterance; returns its text so far (the last one known unless `partial`).
 
-        One thread hop. If cancelled while it waits for a thread, the samples count as not given.
+        One thread hop, when it is `due` (Trio's clock). If cancelled while it waits for a thread, the samples count as
+        not given.
         """
         self._take_up(samples)
 
@@ -68,12 +74,12 @@ class SpeakerRecogniser:
             recogniser.accept(audio)
             return recogniser.partial() if partial else self._text
 
-        heard = await self._attempt(decode, samples)
+        heard = await self._attempt(decode, samples, Turn(due, samples.size / SAMPLE_RATE))
         if heard is not None:
             self._text = heard
         return self._text
 
-    async def finish(self, samples: Samples) -> Heard:
+    async def finish(self, samples: Samples, *, due: float = -math.inf) -> Heard:
         """Gives the utterance's last samples (perhaps none), ends it and returns all of it. One thread hop."""
         self._take_up(samples)
 
@@ -82,7 +88,8 @@ class SpeakerRecogniser:
                 recogniser.accept(audio)
             return recogniser.finish()
 
-        words = await self._attempt(decode, samples)
+        turn = Turn(due, samples.size / SAMPLE_RATE + ENDING_COST_S, ends_utterance=True)
+        words = await self._attempt(decode, samples, turn)
         heard = Heard(self._text) if words is None else Heard(" ".join(word.text for word in words), words)
         self._utterance = []
         self._text = ""
@@ -132,11 +139,11 @@ class SpeakerRecogniser:
         self._decoded_samples = 0
         return recogniser
 
-    async def _attempt(self, decode: Callable[[Recogniser, Samples], T], samples: Samples) -> T | None:
+    async def _attempt(self, decode: Callable[[Recogniser, Samples], T], samples: Samples, turn: Turn) -> T | None:
         for _ in range(ATTEMPTS):
             await self._breaker.wait_closed()
             try:
-                result = await self._decoders.run(lambda: self._decode_in_thread(decode, samples))
+                result = await self._decoders.run(lambda: self._decode_in_thread(decode, samples), turn)
             except EngineError as error:
                 # The failed recogniser is dropped, never given back: nobody knows what state it is in.
                 self._recogniser = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 
 import trio
@@ -30,6 +31,7 @@ class Backlog:
         self._max_run = max_run_samples
         self._waiting: deque[tuple[ClientEvent, float]] = deque()
         self._samples = 0
+        self._others = 0  # events waiting that are not audio
         self._changed = trio.Event()
         self._room = trio.Event()
         self._close: Close | None = None
@@ -59,6 +61,11 @@ class Backlog:
         """When the oldest waiting audio arrived, on Trio's clock; None if none waits."""
         return next((at for event, at in self._waiting if isinstance(event, Audio)), None)
 
+    @property
+    def _pressing(self) -> bool:
+        """Whether what waits must not wait for more."""
+        return self._samples >= self._max_run or self._others > 0 or self._close is not None or self.full
+
     async def put(self, event: ClientEvent) -> None:
         """Adds `event`, once there is room. After `finish` it is dropped. May be cancelled: it is not added then."""
         while self.full and self._close is None:
@@ -69,7 +76,10 @@ class Backlog:
         self._waiting.append((event, trio.current_time()))
         if isinstance(event, Audio):
             self._samples += event.count
-        self._changed.set()
+        else:
+            self._others += 1
+        if len(self._waiting) == 1 or self._pressing:
+            self._changed.set()
 
     def finish(self, close: Close) -> None:
         """Nothing more comes; `take` hands out what waits and then `close`. The first call counts."""
@@ -78,16 +88,24 @@ class Backlog:
             self._changed.set()
             self._room.set()
 
-    async def take(self) -> AudioRun | ClientEvent | Close:
-        """What is next: a run of audio, another event, at last the `Close`. May be cancelled: nothing is lost."""
-        while not self._waiting and self._close is None:
+    async def take(self, patient_until: float = -math.inf) -> AudioRun | ClientEvent | Close:
+        """What is next: a run of audio, another event, at last the `Close`. May be cancelled: nothing is lost.
+
+        Until `patient_until` (Trio's clock) audio waits for more of it: for a whole run, or an event behind it.
+        """
+        while not self._pressing:
+            patient = self._waiting and trio.current_time() < patient_until
+            if self._waiting and not patient:
+                break
             self._changed = trio.Event()
-            await self._changed.wait()
+            with trio.move_on_at(patient_until if patient else math.inf):
+                await self._changed.wait()
         if not self._waiting:
-            assert self._close is not None  # noqa: S101  (the loop above ended for one of the two)
+            assert self._close is not None  # noqa: S101  (else the loop above would go on)
             return self._close
         event, arrived_at = self._waiting.popleft()
         if not isinstance(event, Audio):
+            self._others -= 1
             self._room.set()
             return event
         frames, count = [event], event.count

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -9,6 +10,7 @@ from collections.abc import Callable, Sequence
 import attrs
 import numpy as np
 import structlog
+import trio
 
 from trio_stt.audio import formats
 from trio_stt.audio.detection import VoiceStream
@@ -19,12 +21,14 @@ from trio_stt.audio.utterance_cut import choose_cut, own_words, words_before
 from trio_stt.dialects.events import Audio, StreamRequest, Transcript, Word
 from trio_stt.recognition.engine import HeardWord
 from trio_stt.recognition.speaker import Heard, SpeakerRecogniser
-
-MOST_JUDGED_TOGETHER = 3 * MODEL_RATE // 10
-"""Samples (0.3 s, the usual hangover) of one speaker that wait for each other before the detector sees them."""
+from trio_stt.sessions.backlog import AudioRun
+from trio_stt.sessions.pace import BEAT_MS, next_beat
 
 MAX_CALL_SAMPLES = 4 * MODEL_RATE // 10
 """Most samples given to the recogniser in one call (0.4 s): others wait for the thread meanwhile."""
+
+LEAST_CALL_SHARE = 0.75
+"""Share of the chunk in force that is worth a call: whole windows of 32 ms do not add up to it exactly."""
 
 LAG_WORTH_TELLING_MS = 500
 """A caption says how far recognition is behind only when it is further than this (`lag_ms`)."""
@@ -112,10 +116,11 @@ class Captioner:
         wants_partials: Callable[[], bool],
         on_decoded: Callable[[int], None],
         lag_ms: Callable[[], int],
-        chunk_samples: Callable[[], int],
+        chunk_ms: Callable[[], int],
+        number: int,
         log: structlog.stdlib.BoundLogger,
     ) -> None:
-        """`voice` None: the gate is off. `chunk_samples`: least audio (16 kHz) for one call now.
+        """`voice` None: the gate is off. `chunk_ms`: audio for one call now. `number`: the stream's, for its beat.
 
         `on_decoded` is told how many samples (16 kHz) each call gave to the recogniser.
         """
@@ -128,11 +133,12 @@ class Captioner:
         self._wants_partials = wants_partials
         self._on_decoded = on_decoded
         self._lag_ms = lag_ms
-        self._chunk_samples = chunk_samples
+        self._chunk_ms = chunk_ms
+        self._number = number
         self._log = log
         self._resampler = Resampler(request.sample_rate)
         self._windows = Windows()
-        self._unjudged: list[Samples] = []
+        self._began_at: float | None = None  # when the stream's first sample was spoken, on Trio's clock
         self._utterance: Utterance | None = None
         self._cut_words: Sequence[HeardWord] = ()
         self._chunk_ids = ChunkIds()
@@ -155,23 +161,29 @@ class Captioner:
         settled: int = self._resampler.to_stream(self._gate.settled)
         return min(settled, self.received)
 
-    async def hear(self, frames: Sequence[Audio]) -> None:
-        """Deals with `frames` and publishes what they complete. Cancelled, it leaves the stream useless."""
-        for frame in frames:
+    @property
+    def patient_until(self) -> float:
+        """Until when (Trio's clock) audio that arrives should wait for more, so that less work does for it."""
+        chunk_ms = self._chunk_ms()
+        # In a hangover each window may bring the final, which must not wait.
+        if chunk_ms <= BEAT_MS or self._gate.is_ending:
+            return -math.inf
+        return next_beat(trio.current_time(), chunk_ms, self._number)
+
+    async def hear(self, run: AudioRun) -> None:
+        """Deals with a run of audio and publishes what it completes. Cancelled, it leaves the stream useless."""
+        if self._began_at is None:
+            self._began_at = run.arrived_at - run.frames[0].count / self._request.sample_rate
+        for frame in run.frames:
             self._chunk_ids.add(frame)
-        payload = b"".join(frame.payload for frame in frames)
-        self.received += sum(frame.count for frame in frames)
-        self._unjudged.append(self._resampler.push(formats.decode(payload, self._request.encoding)))
-        # With many speakers their windows are judged some at a time. Not in a hangover: a final must not wait for that.
-        together = 0 if self._gate.is_ending else min(self._chunk_samples(), MOST_JUDGED_TOGETHER)
-        if sum(samples.size for samples in self._unjudged) >= together:
-            await self._judge()
+        payload = b"".join(frame.payload for frame in run.frames)
+        self.received += sum(frame.count for frame in run.frames)
+        await self._judge(self._resampler.push(formats.decode(payload, self._request.encoding)))
         self._chunk_ids.forget_before(self.settled)
 
     async def finish(self) -> None:
         """Ends all that was received: the open utterance, if any, gets its final."""
-        self._unjudged.append(self._resampler.flush())
-        await self._judge()
+        await self._judge(self._resampler.flush())
         await self._follow(self._gate.finish(self._windows.take_rest()))
 
     def give_up(self) -> None:
@@ -184,9 +196,8 @@ class Captioner:
         """Gives the recogniser back."""
         await self._recogniser.aclose()
 
-    async def _judge(self) -> None:
-        samples = self._windows.push(joined(self._unjudged))
-        self._unjudged = []
+    async def _judge(self, samples: Samples) -> None:
+        samples = self._windows.push(samples)
         if not samples.size:
             return
         windows = samples.reshape(-1, WINDOW_SAMPLES)
@@ -206,7 +217,8 @@ class Captioner:
                 await self._end(event.end)
             elif isinstance(event, TooLong):
                 await self._cut()
-        while self._utterance is not None and self._utterance.undecoded_samples >= self._chunk_samples():
+        least = LEAST_CALL_SHARE * self._chunk_ms() * MODEL_RATE / 1000
+        while self._utterance is not None and self._utterance.undecoded_samples >= least:
             await self._decode(self._utterance)
 
     @property
@@ -217,8 +229,12 @@ class Captioner:
 
     async def _finish_decoding(self, utterance: Utterance) -> Heard:
         while utterance.undecoded_samples > MAX_CALL_SAMPLES:
-            await self._recogniser.accept(self._take(utterance), partial=False)
-        return await self._recogniser.finish(self._take(utterance))
+            await self._recogniser.accept(self._take(utterance), partial=False, due=self._due(utterance))
+        return await self._recogniser.finish(self._take(utterance), due=self._due(utterance))
+
+    def _due(self, utterance: Utterance) -> float:
+        """When the last sample taken was spoken, if the stream is sent in real time."""
+        return (self._began_at or 0.0) + utterance.decoded_to / MODEL_RATE
 
     def _take(self, utterance: Utterance) -> Samples:
         samples = utterance.take(MAX_CALL_SAMPLES)
@@ -227,7 +243,8 @@ class Captioner:
 
     async def _decode(self, utterance: Utterance) -> None:
         partial = self._wants_partials()
-        text = await self._recogniser.accept(self._take(utterance), partial=partial)
+        samples = self._take(utterance)
+        text = await self._recogniser.accept(samples, partial=partial, due=self._due(utterance))
         text = utterance.without_context(text) if utterance.heard_before else text
         if partial and text and text != utterance.text:
             utterance.text = text

@@ -100,17 +100,19 @@ class Stream:
 
     async def _next(self) -> object:
         """The next thing to do; None when an open utterance has starved."""
-        if self._captioner is None or not self._captioner.speaking:
+        if self._captioner is None:
             return await self._backlog.take()
+        if not self._captioner.speaking:
+            return await self._backlog.take(self._captioner.patient_until)
         with trio.move_on_at(self._heard_at + STARVED_S):
-            return await self._backlog.take()
+            return await self._backlog.take(self._captioner.patient_until)
         return None
 
     async def _hear(self, run: AudioRun) -> None:
         if self._captioner is None:
             raise RuntimeError("audio from a client that does not speak")
         ended_before = self._captioner.ended
-        await self._captioner.hear(run.frames)
+        await self._captioner.hear(run)
         if any(frame.count for frame in run.frames):
             self._heard_at = trio.current_time()
         ended = self._captioner.ended > ended_before

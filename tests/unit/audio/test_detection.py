@@ -8,6 +8,9 @@ from structlog.testing import capture_logs
 
 from trio_stt.audio.detection import EVERYTHING, RETRY_S, VoiceActivity
 from trio_stt.audio.samples import WINDOW_SAMPLES, Probabilities, Samples
+from trio_stt.audio.speech_gate import SILENCE_PEAK
+
+LEVEL = 20
 
 
 class Scripted:
@@ -30,14 +33,14 @@ class Scripted:
             raise self.fault
         self.calls.append([len(windows) for _, windows in batch])
         for state, windows in batch:
-            state += windows[:, 0].tolist()
+            state += (windows[:, 0] // LEVEL - 1).tolist()
             self.heard = state
         return [np.full(len(windows), self.answer, np.float32) for _, windows in batch]
 
 
 def windows(count: int, first: int = 0) -> Samples:
-    """Windows whose samples are all their number."""
-    return np.repeat(np.arange(first, first + count, dtype=np.int16), WINDOW_SAMPLES)
+    """Sound; its samples tell the number of their window."""
+    return np.repeat(LEVEL * np.arange(first + 1, first + count + 1, dtype=np.int16), WINDOW_SAMPLES)
 
 
 @pytest.fixture
@@ -185,3 +188,14 @@ async def test_a_detector_that_works_again_is_returned_to_with_a_fresh_memory(
     assert better.heard == [5]
     assert worse.heard == [2, 3, 4]
     assert not activity.degraded
+
+
+async def test_digital_silence_is_silence_without_asking_the_detector(
+    activity: VoiceActivity, better: Scripted
+) -> None:
+    stream = activity.open()
+    dither = np.tile(np.array([SILENCE_PEAK, -SILENCE_PEAK], np.int16), 3 * WINDOW_SAMPLES // 2)
+    assert (await stream.probabilities(dither)).tolist() == [0.0] * 3
+    assert better.calls == []
+    dither[700] = SILENCE_PEAK + 1
+    assert (await stream.probabilities(dither)).tolist() == [0.25] * 3

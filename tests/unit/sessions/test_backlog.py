@@ -84,3 +84,43 @@ async def test_it_knows_since_when_audio_waits(backlog, autojump_clock):
     assert backlog.oldest_arrival == began
     assert (await backlog.take()).arrived_at == began
     assert backlog.oldest_arrival is None
+
+
+async def test_audio_waits_for_more_until_patience_ends(backlog, autojump_clock):
+    async with trio.open_nursery() as nursery:
+
+        async def speak():
+            for n in range(4):
+                await backlog.put(audio(10 * n, 10))
+                await trio.sleep(0.1)
+
+        nursery.start_soon(speak)
+        run = await backlog.take(trio.current_time() + 0.25)
+        assert [frame.position for frame in run.frames] == [0, 10, 20]
+        assert trio.current_time() == pytest.approx(run.arrived_at + 0.25)
+
+
+@pytest.mark.parametrize("event", [Flush("a"), Close(1000)])
+async def test_nothing_but_audio_waits_for_more(backlog, autojump_clock, event):
+    await backlog.put(audio(0, 10))
+    began = trio.current_time()
+    async with trio.open_nursery() as nursery:
+
+        async def interrupt():
+            await trio.sleep(0.1)
+            if isinstance(event, Close):
+                backlog.finish(event)
+            else:
+                await backlog.put(event)
+
+        nursery.start_soon(interrupt)
+        assert isinstance(await backlog.take(began + 60), AudioRun)
+        assert await backlog.take(began + 60) == event
+    assert trio.current_time() == pytest.approx(began + 0.1)
+
+
+async def test_a_whole_run_waits_for_nothing(backlog, autojump_clock):
+    began = trio.current_time()
+    await backlog.put(audio(0, 400))
+    await backlog.take(began + 60)
+    assert trio.current_time() == began

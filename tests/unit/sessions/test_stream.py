@@ -61,7 +61,8 @@ class Speaker:
             wants_partials=lambda: self.member.request.partials,
             on_decoded=lambda samples: None,
             lag_ms=lambda: 0,
-            chunk_samples=lambda: 1600,
+            chunk_ms=lambda: 100,
+            number=0,
             log=log,
         )
         self.stream = Stream(
@@ -272,7 +273,7 @@ async def test_a_stream_cut_while_its_final_is_awaited_still_ends_its_utterance(
     await ann.run(for_s=0.1)
 
     class Stuck(InlineDecoders):
-        async def run(self, call):
+        async def run(self, call, turn=None):
             await trio.sleep_forever()
 
     ann.captioner._recogniser._decoders = Stuck()

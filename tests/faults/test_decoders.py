@@ -1,0 +1,113 @@
+"""Decoding threads, with real threads: nothing begun is left behind, nothing waiting is lost."""
+
+import threading
+
+import pytest
+import trio
+import trio.testing
+
+from trio_stt.recognition.decoders import Decoders
+from trio_stt.recognition.schedule import Turn
+
+
+async def test_results_and_errors_come_back_to_who_asked():
+    decoders = Decoders(2)
+    assert await decoders.run(lambda: 42) == 42
+    with pytest.raises(ZeroDivisionError):
+        await decoders.run(lambda: 1 // 0)
+
+
+async def test_no_more_calls_run_at_once_than_there_are_threads_and_all_are_made():
+    decoders = Decoders(3)
+    lock, running, most, done = threading.Lock(), 0, 0, []
+
+    def call():
+        nonlocal running, most
+        with lock:
+            running += 1
+            most = max(most, running)
+        threading.Event().wait(0.001)
+        with lock:
+            running -= 1
+
+    async def ask(number):
+        await decoders.run(call)
+        done.append(number)
+
+    async with trio.open_nursery() as nursery:
+        for number in range(100):
+            nursery.start_soon(ask, number)
+    assert sorted(done) == list(range(100))
+    assert 1 <= most <= 3
+    seen = decoders.statistics()
+    assert (seen.calls, seen.waiting, seen.busy) == (100, 0, 0)
+    assert seen.cpu_s > 0
+
+
+async def test_a_waiting_call_can_be_cancelled_and_is_not_made():
+    decoders, release, made = Decoders(1), threading.Event(), []
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(decoders.run, release.wait)
+        await trio.testing.wait_all_tasks_blocked()
+        with trio.move_on_after(0.01) as scope:
+            await decoders.run(lambda: made.append("cancelled"))
+        assert scope.cancelled_caught
+        release.set()
+    await decoders.run(lambda: made.append("next"))
+    assert made == ["next"]
+
+
+async def test_a_call_that_has_begun_is_waited_for_and_its_result_kept():
+    decoders, began, release = Decoders(1), trio.Event(), threading.Event()
+    token, results = trio.lowlevel.current_trio_token(), []
+
+    def call():
+        token.run_sync_soon(began.set)
+        release.wait()
+        return "heard"
+
+    async with trio.open_nursery() as nursery:
+
+        async def ask():
+            with trio.CancelScope() as scope:
+                nursery.start_soon(cancel, scope)
+                results.append(await decoders.run(call))
+            results.append(scope.cancelled_caught)
+
+        async def cancel(scope):
+            await began.wait()
+            scope.cancel()
+            await trio.testing.wait_all_tasks_blocked()
+            assert results == []
+            assert decoders.statistics().oldest_call_s > 0
+            release.set()
+
+        nursery.start_soon(ask)
+    assert results == ["heard", False]
+
+
+async def test_calls_that_wait_are_made_in_the_order_of_their_due_times():
+    decoders, release, order = Decoders(1), threading.Event(), []
+    now = trio.current_time()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(decoders.run, release.wait)
+        await trio.testing.wait_all_tasks_blocked()
+        for name, due in (("ahead", now + 60), ("now", now), ("a little ahead", now + 30)):
+            nursery.start_soon(decoders.run, lambda name=name: order.append(name), Turn(due))
+            await trio.testing.wait_all_tasks_blocked()
+        release.set()
+    assert order == ["now", "a little ahead", "ahead"]
+
+
+async def test_how_late_calls_begin_is_seen_and_forgotten():
+    decoders, release = Decoders(1), threading.Event()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(decoders.run, release.wait)
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.start_soon(decoders.run, lambda: None)
+        await trio.sleep(0.2)
+        release.set()
+    late_s = decoders.statistics().delay_s
+    assert late_s > 0
+    await trio.sleep(0.2)
+    assert decoders.statistics().delay_s < late_s
