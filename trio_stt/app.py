@@ -26,8 +26,7 @@ from trio_stt.gateway import http
 from trio_stt.gateway.admission import Admission, Readiness
 from trio_stt.gateway.connection import RESTARTING
 from trio_stt.gateway.connections import Connections
-from trio_stt.gateway.front import Handler
-from trio_stt.gateway.http_connection import Upgrade
+from trio_stt.gateway.http_connection import Handler, Upgrade
 from trio_stt.gateway.socket import Socket
 from trio_stt.gateway.vosk_server import VoskServerConnection, VoskServerSurroundings, request_of
 from trio_stt.gateway.websocket import CallSurroundings, NativeConnection

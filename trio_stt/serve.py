@@ -14,7 +14,8 @@ import trio
 
 from trio_stt.app import Instance
 from trio_stt.audio.vad import DetectorError
-from trio_stt.gateway.front import Front, Route
+from trio_stt.gateway.front import Front
+from trio_stt.gateway.http_connection import Route
 from trio_stt.operations.logs import close_logs, configure_logs
 from trio_stt.operations.memory import limit_heaps, settle_garbage_collector
 from trio_stt.recognition.engine import EngineError, ModelError

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from functools import partial
 
 import structlog
@@ -13,8 +13,7 @@ from hypercorn.trio.worker_context import WorkerContext
 from quart_trio import QuartTrio
 
 from trio_stt.dialects.native import MAX_FRAME_BYTES
-from trio_stt.dialects.request import Refusal
-from trio_stt.gateway.http_connection import HttpConnection, Upgrade, configuration
+from trio_stt.gateway.http_connection import HttpConnection, Route, Upgrade, configuration
 from trio_stt.gateway.socket import Socket
 
 TEND_EVERY_S = 1.0
@@ -22,12 +21,6 @@ TEND_EVERY_S = 1.0
 
 GRACE_S = 3.0
 """At the end: for answers and close frames that are still on their way."""
-
-Handler = Callable[[Upgrade, Socket], Awaitable[Refusal | None]]
-"""Serves one request for a WebSocket: accepts the socket and returns when it is done with it, or says why not."""
-
-Route = Callable[[str], Handler | None]
-"""The handler of a path; None: a request for a WebSocket there is answered like any other, by Quart."""
 
 
 class Front:
@@ -69,23 +62,20 @@ class Front:
                 each.tend()
 
     async def _connection(self, route: Route, stream: trio.SocketStream) -> None:
-        def takes(path: str) -> bool:
-            return route(path) is not None
-
         try:
-            upgrade = await HttpConnection(self._app, self._config, self._context, stream, takes).converse()
-            if upgrade is not None and (handler := route(upgrade.path)) is not None:
-                await self._websocket(handler, upgrade, stream)
+            upgrade = await HttpConnection(self._app, self._config, self._context, stream, route).converse()
+            if upgrade is not None:
+                await self._websocket(upgrade, stream)
         except* Exception as errors:  # noqa: BLE001  (a boundary: this connection ends, the others go on)
             self._log.warning("connection_broken", error=repr(errors.exceptions[0]))
 
-    async def _websocket(self, handler: Handler, upgrade: Upgrade, stream: trio.SocketStream) -> None:
+    async def _websocket(self, upgrade: Upgrade, stream: trio.SocketStream) -> None:
         tcp = socket.socket(fileno=stream.socket.detach())
         tcp.setblocking(False)
         served = Socket(tcp, upgrade.request, upgrade.early, max_message_bytes=MAX_FRAME_BYTES)
         self._sockets.add(served)
         try:
-            refusal = served.refusal or await handler(upgrade, served)
+            refusal = served.refusal or await upgrade.handler(upgrade, served)
             if refusal is not None:
                 self._on_refusal(refusal.status)
                 await served.refuse(refusal)

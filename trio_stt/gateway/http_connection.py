@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 from urllib.parse import parse_qsl, unquote
 
@@ -21,7 +21,8 @@ from hypercorn.utils import parse_socket_addr
 from websockets.datastructures import Headers
 from websockets.http11 import Request
 
-from trio_stt.gateway.socket import READ_TIMEOUT_S
+from trio_stt.dialects.request import Refusal
+from trio_stt.gateway.socket import READ_TIMEOUT_S, Socket
 
 KEEP_ALIVE_S = 75.0
 """Idle HTTP connections, and those that have not sent a whole request yet; longer than a proxy in front keeps its own,
@@ -41,21 +42,20 @@ def configuration() -> Config:
 
 @frozen
 class Upgrade:
-    """A request for a WebSocket: what it asks for, and what came after it in the same breath."""
+    """A request for a WebSocket that somebody serves."""
 
     path: str
     query: tuple[tuple[str, str], ...]
     request: Request
-    early: bytes
+    early: bytes  # what came behind the request, in the same breath
+    handler: Handler
 
-    @classmethod
-    def of(cls, request: h11.Request, early: bytes) -> Upgrade:
-        """`request`: that h11 has read; `early`: the bytes behind it."""
-        target = request.target.decode("ascii")
-        path, _, query = target.partition("?")
-        headers = Headers([(name.decode("ascii"), value.decode("latin-1")) for name, value in request.headers])
-        pairs = tuple(parse_qsl(query, keep_blank_values=True))
-        return cls(unquote(path), pairs, Request(target, headers), early)
+
+Handler = Callable[[Upgrade, Socket], Awaitable[Refusal | None]]
+"""Serves one request for a WebSocket: accepts the socket and returns when it is done with it, or says why not."""
+
+Route = Callable[[str], Handler | None]
+"""The handler of a path; None: a request for a WebSocket there is answered like any other, by Quart."""
 
 
 class HttpConnection(TCPServer):
@@ -67,11 +67,11 @@ class HttpConnection(TCPServer):
         config: Config,
         context: WorkerContext,
         stream: trio.SocketStream,
-        takes: Callable[[str], bool],
+        route: Route,
     ) -> None:
-        """`takes`: whether a request for a WebSocket at that path is served here."""
+        """`app` answers all requests but those for WebSockets for which `route` knows a handler."""
         super().__init__(app, config, context, ConnectionState({}), stream)  # type: ignore[arg-type]  # not SSL
-        self._takes = takes
+        self._route = route
 
     async def converse(self) -> Upgrade | None:
         """Answers requests until the connection ends, or, with the socket still open, until one is an `Upgrade`.
@@ -86,7 +86,7 @@ class HttpConnection(TCPServer):
             )
             async with TaskGroup() as self._task_group:
                 self.protocol = _Http1(  # type: ignore[assignment]  # hypercorn's own chooses between HTTP/1 and 2
-                    self._takes,
+                    self._route,
                     self.app,
                     self.config,
                     self.context,
@@ -121,9 +121,9 @@ class _UpgradeAsked(Exception):  # noqa: N818  (no error)
 class _Http1(H11Protocol):
     """HTTP/1.1 and nothing else: no HTTP/2, and none of hypercorn's WebSockets."""
 
-    def __init__(self, takes: Callable[[str], bool], *args: Any) -> None:
+    def __init__(self, route: Route, *args: Any) -> None:
         super().__init__(*args)
-        self._takes = takes
+        self._route = route
         self._peer_gone = False
 
     async def handle(self, event: Event) -> None:
@@ -139,13 +139,26 @@ class _Http1(H11Protocol):
         """Takes no upgrade to HTTP/2: the request is answered as it stands."""
 
     async def _create_stream(self, request: h11.Request) -> None:
-        if _asks_for_websocket(request):
-            upgrade = Upgrade.of(request, self.connection.trailing_data[0])
-            if self._takes(upgrade.path):
-                raise _UpgradeAsked(upgrade)
-            kept = [(name, value) for name, value in request.headers if name != b"upgrade"]
-            request = h11.Request(method=request.method, target=request.target, headers=kept)
-        await super()._create_stream(request)
+        path, _, query = request.target.decode("ascii").partition("?")
+        handler = self._route(unquote(path)) if _asks_for_websocket(request) else None
+        if handler is not None:
+            raise _UpgradeAsked(
+                Upgrade(
+                    unquote(path),
+                    tuple(parse_qsl(query, keep_blank_values=True)),
+                    Request(
+                        path, Headers([(name.decode(), value.decode("latin-1")) for name, value in request.headers])
+                    ),
+                    self.connection.trailing_data[0],
+                    handler,
+                )
+            )
+        # Without this header hypercorn answers the request like any other.
+        headers = [(name, value) for name, value in request.headers if name != b"upgrade"]
+        version = request.http_version
+        await super()._create_stream(
+            h11.Request(method=request.method, headers=headers, target=request.target, http_version=version)
+        )
 
     async def _send_h11_event(self, event: H11SendableEvent) -> None:
         if not self._peer_gone:

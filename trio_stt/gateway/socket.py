@@ -31,6 +31,9 @@ from trio_stt.gateway.connections import VANISHED
 READ_BYTES: Final = 16 * 1024
 """Most that is read at once, and so most that one client's messages keep the others waiting: 5 ms of empty frames."""
 
+MOST_UNSENT_BYTES: Final = 64 * 1024
+"""When more waits for the peer than this, because it asks for pongs and takes none, it is no longer read."""
+
 PING_INTERVAL_S: Final = 10.0
 READ_TIMEOUT_S: Final = 30.0
 """A peer that answers no ping and sends nothing for so long, while it is read, is cut."""
@@ -64,7 +67,7 @@ class Socket:
         self._received: deque[bytes | str] = deque()
         self._parts = bytearray()  # of a message whose last frame has not come yet
         self._parts_are_text = False
-        self._unsent = bytearray()  # one message of ours, and pongs
+        self._unsent = bytearray()  # what the kernel has not taken: at most one message of ours, and pongs
         self._sending = trio.Lock()  # held by the task that waits for the kernel to take more
         self._ended = False  # nothing more will be received
         self._peer_close_code = VANISHED
@@ -120,7 +123,7 @@ class Socket:
     async def send(self, message: bytes | str) -> None:
         """Sends a message; waits while the peer does not read. Once the peer has gone, or after `close`, sends nothing.
 
-        Cancelled, the message is either not sent at all, or its rest is sent before whatever is sent next.
+        Cancelled, it may have sent nothing, or all; the rest of a part goes out before whatever is sent next.
         """
         await self._wait_until_sent()
         if self._protocol.state is State.OPEN:
@@ -144,8 +147,11 @@ class Socket:
         """To be called about once a second: pings the peer, and cuts one that has been silent for too long."""
         now = trio.current_time()
         if now - self._reading_since >= READ_TIMEOUT_S:
-            self._tcp.shutdown(socket.SHUT_RDWR)  # which wakes whoever reads or writes
-        elif now >= self._ping_at and not self._unsent and self._answered and self._protocol.state is State.OPEN:
+            with suppress(OSError):  # it has gone by itself
+                self._tcp.shutdown(socket.SHUT_RDWR)  # which wakes whoever reads or writes
+        elif self._unsent:
+            self._write()
+        elif now >= self._ping_at and self._answered and self._protocol.state is State.OPEN:
             self._ping_at = now + PING_INTERVAL_S
             self._protocol.send_ping(b"")
             self._write()
@@ -177,7 +183,8 @@ class Socket:
         while not self._received:
             if self._ended:
                 raise trio.EndOfChannel
-            await self._wait_until_sent()  # who asks for more pongs than it takes is not read
+            if len(self._unsent) > MOST_UNSENT_BYTES:
+                await self._wait_until_sent()
             self._take(await self._read())
 
     async def _read(self) -> bytes:

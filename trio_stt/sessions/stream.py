@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import attrs
@@ -95,15 +94,18 @@ class Stream:
                 self._member.deliver(item.failure)
                 if item.close_code is not None:
                     return Close(item.close_code, item.failure.code)
-            # Many small messages at once need nothing that waits: let the others, and our own sender, have their turn.
-            await trio.lowlevel.checkpoint()
+            if not isinstance(item, AudioRun):
+                # Many small messages at once need nothing that waits: let the others, and our own sender, have a turn.
+                await trio.lowlevel.checkpoint()
 
     async def _next(self) -> object:
         """The next thing to do; None when an open utterance has starved."""
-        speaking = self._captioner is not None and self._captioner.speaking
-        patient_until = -math.inf if self._captioner is None else self._captioner.patient_until
-        with trio.move_on_at(self._heard_at + STARVED_S if speaking else math.inf):
-            return await self._backlog.take(patient_until)
+        if self._captioner is None:
+            return await self._backlog.take()
+        if not self._captioner.speaking:
+            return await self._backlog.take(self._captioner.patient_until)
+        with trio.move_on_at(self._heard_at + STARVED_S):
+            return await self._backlog.take(self._captioner.patient_until)
         return None
 
     async def _hear(self, run: AudioRun) -> None:
