@@ -10,6 +10,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+import attrs
 import structlog
 import trio
 from quart_trio import QuartTrio
@@ -20,24 +21,31 @@ from trio_stt.audio.speech_gate import GateConfig, SpeechGate
 from trio_stt.audio.vad import detectors
 from trio_stt.dialects.events import StreamRequest, Transcript
 from trio_stt.dialects.request import Limits, Refusal, parse_request, primary_subtag
+from trio_stt.dialects.vosk_server import StreamConfig
 from trio_stt.gateway import http
 from trio_stt.gateway.admission import Admission, Readiness
+from trio_stt.gateway.connection import RESTARTING
 from trio_stt.gateway.connections import Connections
 from trio_stt.gateway.http_connection import Handler, Upgrade
 from trio_stt.gateway.socket import Socket
-from trio_stt.gateway.websocket import RESTARTING, Connection, Surroundings
+from trio_stt.gateway.vosk_server import VoskServerConnection, VoskServerSurroundings, request_of
+from trio_stt.gateway.websocket import CallSurroundings, NativeConnection
 from trio_stt.operations import memory
 from trio_stt.operations.health import Health, PartHealth, Status, memory_health
 from trio_stt.operations.metrics import Metrics
 from trio_stt.recognition.breaker import Breaker, BreakerState
 from trio_stt.recognition.call_recorder import CallRecorder, RecordingEngine
 from trio_stt.recognition.decoders import Decoders, chunk_ms
-from trio_stt.recognition.engine import SAMPLE_RATE, Engine, EngineError, Recogniser
+from trio_stt.recognition.engine import SAMPLE_RATE, Engine, EngineError, PlainOptions, Recogniser
+from trio_stt.recognition.lock_step import LockStepRecogniser
+from trio_stt.recognition.model_choice import ModelChoice
 from trio_stt.recognition.resting import Resting
 from trio_stt.recognition.speaker import SpeakerRecogniser
 from trio_stt.recognition.vosk_engine import VoskEngine, warm_up
 from trio_stt.sessions.backlog import Backlog
 from trio_stt.sessions.captioner import Captioner
+from trio_stt.sessions.gated_listener import GatedListener
+from trio_stt.sessions.lock_step import Listener, PlainListener
 from trio_stt.sessions.session import Session, Sessions
 from trio_stt.settings import Settings
 
@@ -90,6 +98,7 @@ class Instance:
         self._load_engine = load_engine or load_vosk
         self._engine: Engine | None = None
         self._model: dict[str, object] = {}
+        self._model_choice = ModelChoice(self._load_chosen_model)
         self._gate_config = GateConfig(
             enabled=settings.vad_enabled,
             threshold=settings.vad_threshold,
@@ -100,13 +109,14 @@ class Instance:
             max_utterance_s=settings.max_utterance_s,
         )
         self._limits = Limits(settings.max_stream_duration, settings.max_client_idle_time)
-        self._around = Surroundings(
-            settings, self.admission, self.sessions, self.connections, self.metrics, self._make_captioner
-        )
+        parts = (settings, self.admission, self.connections, self.metrics)
+        self._around = CallSurroundings(*parts, self.sessions, self._make_captioner)
+        models = frozenset(settings.vosk_server_models)
+        self._around_vosk_server = VoskServerSurroundings(*parts, models, self._open_listener)
         self._add_health()
         self._add_gauges()
         self.app = self._build_app()
-        self.handlers: dict[str, Handler] = {"/ws/vosk": self._speak}
+        self.handlers: dict[str, Handler] = {"/ws/vosk": self._speak, "/vosk-server": self._speak_as_to_vosk_server}
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Loads and warms the model, says so through `task_status`, then keeps the parts alive until cancelled.
@@ -178,34 +188,72 @@ class Instance:
         backlog: Backlog,
         log: structlog.stdlib.BoundLogger,
     ) -> Captioner:
-        if self._engine is None:
-            raise RuntimeError("a client was admitted before the model was loaded")
-
-        def lag_ms() -> int:
-            oldest = backlog.oldest_arrival
-            return 0 if oldest is None else round((trio.current_time() - oldest) * 1000)
-
         def publish(transcript: Transcript) -> None:
             self.metrics.captions.labels("final" if transcript.is_final else "partial").inc()
-            self.metrics.lag.observe(lag_ms() / 1000)
+            self.metrics.lag.observe(_lag_ms(backlog) / 1000)
             session.publish(transcript)
 
+        return self._captioner(request, stream_id, publish, lambda: session.wants_partials, backlog, log)
+
+    def _captioner(
+        self,
+        request: StreamRequest,
+        stream_id: str,
+        publish: Callable[[Transcript], None],
+        wants_partials: Callable[[], bool],
+        backlog: Backlog,
+        log: structlog.stdlib.BoundLogger,
+    ) -> Captioner:
         return Captioner(
             request,
             stream_id,
             gate=SpeechGate(self._gate_config),
             voice=self.voice.open() if self.settings.vad_enabled else None,
             recogniser=SpeakerRecogniser(
-                self._engine, self.decoders, self.breaker, self.resting, log, give_up=self._to_close.send_nowait
+                self._loaded_engine,
+                self.decoders,
+                self.breaker,
+                self.resting,
+                log,
+                give_up=self._to_close.send_nowait,
             ),
             publish=publish,
-            wants_partials=lambda: session.wants_partials,
+            wants_partials=wants_partials,
             on_decoded=lambda samples: self.metrics.speech_seconds.inc(samples / SAMPLE_RATE),
-            lag_ms=lag_ms,
+            lag_ms=lambda: _lag_ms(backlog),
             chunk_ms=self._chunk_ms,
             number=next(self._stream_numbers),
             log=log,
         )
+
+    @property
+    def _loaded_engine(self) -> Engine:
+        if self._engine is None:
+            raise RuntimeError("a client was admitted before the model was loaded")
+        return self._engine
+
+    async def _open_listener(
+        self, config: StreamConfig, request: StreamRequest, backlog: Backlog, log: structlog.stdlib.BoundLogger
+    ) -> Listener:
+        """What hears a client of vosk-server. Raises `ModelError` if a model that it needs cannot be loaded."""
+        as_it_comes = bool(config.model or config.phrase_list or config.max_alternatives)
+        if self.settings.vosk_server_gate and not as_it_comes:
+            request = attrs.evolve(request, sample_rate=config.sample_rate)
+            return GatedListener(
+                lambda publish: self._captioner(request, request.session_id, publish, lambda: True, backlog, log),
+                words=config.words,
+            )
+        engine = await self._model_choice.engine(self._loaded_engine, config.model, phrases=bool(config.phrase_list))
+        options = PlainOptions(config.sample_rate, config.words, config.max_alternatives, config.phrase_list)
+        # What one client's phrases or model provoke must not turn others away.
+        breaker = None if config.model or config.phrase_list else self.breaker
+        return PlainListener(
+            LockStepRecogniser(engine, options, self.decoders, breaker, on_decoded=self.metrics.speech_seconds.inc)
+        )
+
+    def _load_chosen_model(self, name: str) -> Engine:
+        settings = attrs.evolve(self.settings, vosk_model_path=self.settings.models_dir / name)  # type: ignore[misc]
+        return self._load_engine(settings)
 
     def _chunk_ms(self) -> int:
         return chunk_ms(self.settings.decode_chunk_ms, self.resting.speaking, self.settings.decode_cores)
@@ -234,7 +282,14 @@ class Instance:
             return request
         refusal = self.admission.check(request)
         if refusal is None:
-            await Connection(request, socket, self._around).run()
+            await NativeConnection(request, socket, self._around).run()
+        return refusal
+
+    async def _speak_as_to_vosk_server(self, upgrade: Upgrade, socket: Socket) -> Refusal | None:
+        request = request_of(self.settings)
+        refusal = self.admission.check(request)
+        if refusal is None:
+            await VoskServerConnection(request, socket, self._around_vosk_server).run()
         return refusal
 
     def _describe(self) -> dict[str, object]:
@@ -315,3 +370,9 @@ class Instance:
             "1 while the preferred detector is not in use",
             lambda: float(self.voice.degraded),
         )
+
+
+def _lag_ms(backlog: Backlog) -> int:
+    """How long the oldest audio in `backlog` has waited."""
+    oldest = backlog.oldest_arrival
+    return 0 if oldest is None else round((trio.current_time() - oldest) * 1000)

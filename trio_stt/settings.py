@@ -95,6 +95,15 @@ def _loopback(value: Any) -> str:
     return host
 
 
+def _names(value: Any) -> tuple[str, ...]:
+    if isinstance(value, tuple):
+        return value
+    names = tuple(name.strip() for name in str(value).split(",") if name.strip())
+    if any("/" in name or name in (".", "..") for name in names):
+        raise ValueError("names of folders, separated by commas")
+    return names
+
+
 def _path(value: Any) -> Path | None:
     return Path(value).expanduser() if value else None
 
@@ -207,6 +216,25 @@ class Settings:
     )
     tcp_user_timeout_s: float = _setting(
         15, _number(1, 600), "Seconds after which the kernel gives up a connection whose peer takes nothing."
+    )
+
+    # The vosk-server dialect
+    vosk_sample_rate: int = _setting(
+        8000,
+        _integer(4000, 192_000),
+        "/vosk-server: samples a second of clients that do not say; the name is vosk-server's own.",
+    )
+    vosk_show_words: bool = _setting(
+        True, _boolean, "/vosk-server: whether finals have words where clients do not say; vosk-server's own name."
+    )
+    vosk_alternatives: int = _setting(
+        0, _integer(0, 100), "/vosk-server: alternatives of finals where clients do not say; vosk-server's own name."
+    )
+    vosk_server_gate: bool = _setting(
+        False, _boolean, "/vosk-server: true: silence is not decoded, and the speech gate ends utterances."
+    )
+    vosk_server_models: tuple[str, ...] = _setting(
+        "", _names, "/vosk-server: folders in MODELS_DIR that clients may choose as `model`, separated by commas."
     )
 
     # Health and breaker

@@ -18,6 +18,7 @@ _SECTIONS = {
     "LANGUAGE": "Recognition",
     "VAD_ENABLED": "Speech gate (voice activity detection)",
     "MAX_CONCURRENT_CLIENTS": "Streams and sessions",
+    "VOSK_SAMPLE_RATE": "The vosk-server dialect",
     "STT_CIRCUIT_BREAKER_TIMEOUT": "Health and breaker",
 }
 """The headings, each by the first setting below it."""
@@ -143,6 +144,8 @@ def _expectation(field: attrs.Attribute[object]) -> str:
 
 
 def _as_variable(default: object) -> str:
+    if isinstance(default, tuple):
+        return ",".join(default)
     return str(default).lower() if isinstance(default, bool) else str(default)
 
 

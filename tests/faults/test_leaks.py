@@ -32,6 +32,10 @@ class CountedEngine:
         self.open_recognisers += 1
         return self._engine.open()
 
+    def open_plain(self, options):
+        self.open_recognisers += 1
+        return self._engine.open_plain(options)
+
     def close(self, recogniser) -> None:
         self.open_recognisers -= 1
         self._engine.close(recogniser)

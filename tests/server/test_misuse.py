@@ -13,7 +13,7 @@ from tests.unit.fakes import FakeEngine, sound
 from trio_stt.client.websocket import StreamClosedError, StreamRefusedError
 from trio_stt.dialects.events import Pong, Ready, Transcript
 from trio_stt.dialects.native import MAX_FRAME_BYTES
-from trio_stt.gateway.websocket import Connection
+from trio_stt.gateway.connection import Connection
 
 QUERY = "client_id=mallory&session_id=call"
 

@@ -1,5 +1,7 @@
 """Twins without threads or models: a voice detector that hears loudness, a recogniser that counts samples."""
 
+import json
+
 import numpy as np
 import trio
 
@@ -69,8 +71,37 @@ class CountingRecogniser:
         self.heard = []
 
 
+class CountingPlainRecogniser:
+    """Hears a word in each loud frame, numbered over the whole stream; a silent frame after words is an end point."""
+
+    def __init__(self, engine, options):
+        self.engine = engine
+        self.options = options
+        self.frames = 0
+        self.words = []
+
+    def accept(self, payload):
+        if self.engine.failures:
+            self.engine.failures -= 1
+            raise EngineError("planted")
+        self.frames += 1
+        loud = any(payload)
+        if loud:
+            self.words.append(f"w{self.frames}")
+        return bool(self.words) and not loud
+
+    def partial(self):
+        return json.dumps({"partial": " ".join(self.words)})
+
+    def result(self):
+        words, self.words = self.words, []
+        return json.dumps({"text": " ".join(words)})
+
+    final = result
+
+
 class FakeEngine:
-    """An `Engine` of `CountingRecogniser`s; `failures` of the next calls to `accept` raise."""
+    """An `Engine` of recognisers that count; `failures` of the next calls to `accept` raise."""
 
     recogniser_limit = None
 
@@ -79,6 +110,15 @@ class FakeEngine:
         self.failures = 0
         self.given = []
         self.open_recognisers = 0
+        self.plain = []  # the options of each plain recogniser that was opened
+
+    def load_phrases(self):
+        pass
+
+    def open_plain(self, options):
+        self.open_recognisers += 1
+        self.plain.append(options)
+        return CountingPlainRecogniser(self, options)
 
     def recogniser_mb(self, decoded_s):
         return decoded_s

@@ -32,6 +32,13 @@ class Metrics:
             registry=self.registry,
         )
 
+        self.reply_seconds = Histogram(
+            "trio_stt_reply_seconds",
+            "From a frame in the vosk-server dialect to its reply",
+            buckets=LAG_BUCKETS_S,
+            registry=self.registry,
+        )
+
     def gauge(self, name: str, help: str, read: Callable[[], float]) -> None:
         """A gauge that is read when somebody scrapes."""
         Gauge(f"trio_stt_{name}", help, registry=self.registry).set_function(read)

@@ -22,7 +22,7 @@ from typing import TypeVar
 import numpy as np
 from attrs import frozen
 
-from trio_stt.recognition.engine import Engine, HeardWord, Recogniser, Samples
+from trio_stt.recognition.engine import Engine, HeardWord, PlainOptions, PlainRecogniser, Recogniser, Samples
 
 T = TypeVar("T")
 
@@ -143,10 +143,19 @@ class RecordingEngine:
             self._recorder.call(Operation.OPEN, number, self._engine.open), number, self._recorder
         )
 
-    def close(self, recogniser: Recogniser) -> None:
+    def load_phrases(self) -> None:
+        """The engine's own. Raises `ModelError`."""
+        self._engine.load_phrases()
+
+    def open_plain(self, options: PlainOptions) -> PlainRecogniser:
+        """The engine's own: its calls are not noted. Raises `EngineError`."""
+        return self._engine.open_plain(options)
+
+    def close(self, recogniser: Recogniser | PlainRecogniser) -> None:
         """Takes a recogniser of this engine back."""
         if not isinstance(recogniser, _RecordedRecogniser):
-            raise TypeError(f"{recogniser!r} was not opened by this engine.")
+            self._engine.close(recogniser)
+            return
         self._recorder.call(Operation.CLOSE, recogniser.number, lambda: self._engine.close(recogniser.recogniser))
 
 

@@ -49,6 +49,39 @@ class Recogniser(Protocol):
         """Drops the open utterance and all that was learnt of the speaker, so that another speaker may use this."""
 
 
+@frozen
+class PlainOptions:
+    """How a plain recogniser is made: the sound's own rate (whole samples a second) and what its answers hold.
+
+    `max_alternatives` 0: one text, with confidences; else up to so many texts. `phrases`: all that can be heard; none:
+    anything.
+    """
+
+    sample_rate: int
+    words: bool = True
+    max_alternatives: int = 0
+    phrases: tuple[str, ...] = ()
+
+
+class PlainRecogniser(Protocol):
+    """One stream decoded as it comes. The engine finds the end points itself and answers in JSON of its own.
+
+    Not safe for two calls at once; every method blocks: call it in a thread.
+    """
+
+    def accept(self, payload: bytes) -> bool:
+        """Gives the next samples (s16le). True: an utterance has ended, take its `result`. Raises `EngineError`."""
+
+    def partial(self) -> str:
+        """The open utterance so far."""
+
+    def result(self) -> str:
+        """The utterance that has just ended."""
+
+    def final(self) -> str:
+        """Ends the open utterance and returns it; an empty one if there is none. The clock goes on."""
+
+
 class Engine(Protocol):
     """A loaded model. Making and closing recognisers may block: call it in a thread."""
 
@@ -66,5 +99,11 @@ class Engine(Protocol):
     def open(self) -> Recogniser:
         """A recogniser for one speaker. Raises `EngineError`."""
 
-    def close(self, recogniser: Recogniser) -> None:
+    def load_phrases(self) -> None:
+        """Loads what recognisers with `phrases` need, if it is not loaded. One call at a time. Raises `ModelError`."""
+
+    def open_plain(self, options: PlainOptions) -> PlainRecogniser:
+        """A plain recogniser; with `phrases`, only after `load_phrases`. Raises `EngineError`."""
+
+    def close(self, recogniser: Recogniser | PlainRecogniser) -> None:
         """Takes a recogniser back; it is not used afterwards by the caller."""

@@ -12,8 +12,20 @@ from typing import Any
 
 import numpy as np
 
+from trio_stt.models.errors import ModelStoreError
 from trio_stt.models.installed import graph_kind
-from trio_stt.recognition.engine import SAMPLE_RATE, Engine, EngineError, HeardWord, ModelError, Recogniser, Samples
+from trio_stt.models.linked_model import has_shipped_graph, linked_model
+from trio_stt.recognition.engine import (
+    SAMPLE_RATE,
+    Engine,
+    EngineError,
+    HeardWord,
+    ModelError,
+    PlainOptions,
+    PlainRecogniser,
+    Recogniser,
+    Samples,
+)
 
 
 def _import_vosk() -> ModuleType:
@@ -97,6 +109,38 @@ class VoskRecogniser:
         self._given += len(samples) // 2
 
 
+class VoskPlainRecogniser:
+    """Kaldi's decoder as it is, with its own end points. See `trio_stt.recognition.engine.PlainRecogniser`."""
+
+    def __init__(self, model: Any, options: PlainOptions) -> None:
+        grammar = (_grammar(model, options.phrases),) if options.phrases else ()
+        self._kaldi = vosk.KaldiRecognizer(model, float(options.sample_rate), *grammar)
+        self._kaldi.SetWords(options.words)
+        self._kaldi.SetMaxAlternatives(options.max_alternatives)
+        self.partial = self._kaldi.PartialResult
+        self.result = self._kaldi.Result
+        self.final = self._kaldi.FinalResult
+
+    def accept(self, payload: bytes) -> bool:
+        """Gives the next samples; the second half of an odd count of bytes is left out. Raises `EngineError`."""
+        try:
+            return bool(self._kaldi.AcceptWaveform(payload))
+        except Exception as error:  # vosk raises bare Exception, nothing narrower
+            raise EngineError(f"Vosk could not decode {len(payload) // 2} samples: {error}") from error
+
+
+def _grammar(model: Any, phrases: tuple[str, ...]) -> str:
+    """What vosk is given for a list of phrases: only words that the model knows, as vosk itself would leave others out.
+
+    But vosk logs each of them, and ends the process at some (``<eps>``, with the word number 0).
+    """
+
+    def known(word: str) -> bool:
+        return word.isprintable() and word[0] not in "<#" and model.vosk_model_find_word(word) > 0
+
+    return json.dumps([" ".join(filter(known, phrase.split())) for phrase in phrases], ensure_ascii=False)
+
+
 def _parsed(result: str) -> dict[str, Any]:
     try:
         return dict(json.loads(result))
@@ -106,6 +150,20 @@ def _parsed(result: str) -> dict[str, Any]:
 
 def _within(sample: int, end: int) -> int:
     return min(max(sample, 0), end)
+
+
+def _load(folder: Path, *, shipped_graph: bool = False) -> Any:
+    vosk.SetLogLevel(-1)
+    try:
+        if shipped_graph and not has_shipped_graph(folder):
+            raise ModelStoreError("HCLr.fst and Gr.fst, the graph as its author ships it, are missing")
+        with linked_model(folder, shipped_graph=shipped_graph) as linked:
+            return vosk.Model(str(linked))
+    except Exception as error:  # vosk raises bare Exception, nothing narrower
+        raise ModelError(
+            f"The Vosk model in {folder} cannot be loaded ({error}). Check it with 'trio-stt models verify', "
+            "or remove and install it again."
+        ) from error
 
 
 class VoskEngine:
@@ -118,14 +176,8 @@ class VoskEngine:
                 f"No Vosk model in {folder}. Install one with 'trio-stt models install en', "
                 "or set VOSK_MODEL_PATH to the folder of a model."
             )
-        vosk.SetLogLevel(-1)
-        try:
-            self._model = vosk.Model(str(folder))
-        except Exception as error:  # vosk raises bare Exception, nothing narrower
-            raise ModelError(
-                f"The Vosk model in {folder} cannot be loaded ({error}). Check it with 'trio-stt models verify', "
-                "or remove and install it again."
-            ) from error
+        self._model = _load(folder)
+        self._phrase_model: Any = None
         self._folder = folder
         self.graph = graph_kind(folder)
         self._pool: list[VoskRecogniser] = []
@@ -157,7 +209,22 @@ class VoskEngine:
         except Exception as error:  # vosk raises bare Exception, nothing narrower
             raise EngineError(f"Vosk could not make a recogniser: {error}") from error
 
-    def close(self, recogniser: Recogniser) -> None:
+    def load_phrases(self) -> None:
+        """Loads the graph that the model's author ships, if there is a compiled one: vosk cannot make phrases of that.
+
+        It takes a second model's memory. Blocks; one call at a time. Raises `ModelError`.
+        """
+        if self._phrase_model is None:
+            self._phrase_model = _load(self._folder, shipped_graph=True) if self.graph == "compiled" else self._model
+
+    def open_plain(self, options: PlainOptions) -> PlainRecogniser:
+        """Kaldi's decoder as it is. Raises `EngineError`."""
+        try:
+            return VoskPlainRecogniser(self._phrase_model if options.phrases else self._model, options)
+        except Exception as error:  # vosk raises bare Exception, nothing narrower
+            raise EngineError(f"Vosk could not make a recogniser: {error}") from error
+
+    def close(self, recogniser: Recogniser | PlainRecogniser) -> None:
         """Frees the recogniser, or makes it forget its speaker and keeps it for the next one."""
         if self.graph == "compiled" or not isinstance(recogniser, VoskRecogniser):
             return

@@ -36,6 +36,11 @@ class Backlog:
         self._room = trio.Event()
         self._close: Close | None = None
 
+    def bound(self, *, max_ahead_samples: int, max_run_samples: int) -> None:
+        """Sets both bounds anew, when the rate of what comes next has changed. What waits already stays."""
+        self._max_ahead = max_ahead_samples
+        self._max_run = max_run_samples
+
     @property
     def samples(self) -> int:
         """Samples that wait, at the stream's own rate."""

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from typing import Generic, TypeVar
 
 import trio
 
-from trio_stt.dialects.events import Ack, Close, Pong, ServerEvent, Transcript
+from trio_stt.dialects.events import Ack, Close, Pong, Transcript
+
+Event = TypeVar("Event")
+"""What the dialect makes its messages from."""
 
 MAX_MESSAGES = 1024
 """Messages that may wait for one client; one more and the client counts as reading too slowly."""
 
 
-class Outbox:
+class Outbox(Generic[Event]):
     """A queue with one reader. Putting never waits; a full box is `overflowing`, and its owner closes the client.
 
     An event that makes an earlier one pointless takes its place, at the end: a partial the last partial of that stream,
@@ -21,7 +25,7 @@ class Outbox:
 
     def __init__(self, max_messages: int = MAX_MESSAGES) -> None:
         self._max_messages = max_messages
-        self._waiting: OrderedDict[object, ServerEvent] = OrderedDict()
+        self._waiting: OrderedDict[object, Event] = OrderedDict()
         self._arrived = trio.Event()
         self._taken = trio.Event()
         self._close: Close | None = None
@@ -46,7 +50,7 @@ class Outbox:
             self._taken = trio.Event()
             await self._taken.wait()
 
-    def put(self, event: ServerEvent) -> None:
+    def put(self, event: Event) -> None:
         """Queues `event`; after `close` it is dropped."""
         if self._close is not None:
             return
@@ -78,7 +82,7 @@ class Outbox:
         self._arrived.set()
         self._taken.set()
 
-    async def take(self) -> ServerEvent | Close:
+    async def take(self) -> Event | Close:
         """The next event, in order; at last the `Close`, again and again. May be cancelled: nothing is lost then."""
         while not self._waiting and self._close is None:
             self._arrived = trio.Event()

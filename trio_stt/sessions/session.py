@@ -21,7 +21,7 @@ READS_TOO_SLOWLY = Close(4008, "reads too slowly")
 class Member:
     """One connected client as its session sees it. `request` holds its settings now in force."""
 
-    def __init__(self, request: StreamRequest, outbox: Outbox, stop: Callable[[Close], None]) -> None:
+    def __init__(self, request: StreamRequest, outbox: Outbox[ServerEvent], stop: Callable[[Close], None]) -> None:
         """`stop` ends the client's connection with that close code; it returns at once."""
         self.request = request
         self.outbox = outbox

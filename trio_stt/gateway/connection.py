@@ -1,0 +1,243 @@
+"""What every WebSocket's connection is, whatever its dialect: from the upgrade to the close frame.
+
+Tasks of one connection, all in one nursery: *receive* (socket → dialect → backlog, and nothing else, because a handler
+that does not receive is not told that the peer has gone), *stream* (backlog → outbox, shielded: what was received is
+dealt with even when the connection is cancelled), *send* (outbox → socket), and the timers.
+"""
+
+from __future__ import annotations
+
+import math
+import secrets
+import time
+from abc import ABC, abstractmethod
+from contextlib import ExitStack
+from typing import ClassVar, Generic
+
+import structlog
+import trio
+from attrs import frozen
+
+from trio_stt.dialects.events import Close, StreamRequest
+from trio_stt.gateway.admission import Admission, Readiness
+from trio_stt.gateway.connections import Connections
+from trio_stt.gateway.socket import Socket
+from trio_stt.operations.metrics import Metrics
+from trio_stt.sessions.backlog import Backlog
+from trio_stt.sessions.outbox import Event, Outbox
+from trio_stt.sessions.session import READS_TOO_SLOWLY
+from trio_stt.settings import Settings
+
+IDLE = Close(1000, "Idle timeout")
+TOO_LONG = Close(1000, "Max duration reached")
+OUR_FAULT = Close(1011, "internal error")
+RESTARTING = Close(1012, "restarting")
+
+FINISH_S = 10.0
+"""The longest that a stream whose peer has gone, or that hangs, may take to deal with what was received."""
+
+MAX_RUN_MS = 400
+"""Most audio that the stream takes from its backlog at once: larger runs cost less each second when it is behind."""
+
+
+@frozen
+class Surroundings:
+    """What every connection is given; the same for all of them."""
+
+    settings: Settings
+    admission: Admission
+    connections: Connections
+    metrics: Metrics
+
+
+class Connection(ABC, Generic[Event]):
+    """One admitted connection. `run` is its whole life; `stop` ends it from outside. A dialect adds what it means."""
+
+    dialect: ClassVar[str]
+    """The dialect's name, for the log."""
+
+    def __init__(self, request: StreamRequest, socket: Socket, around: Surroundings) -> None:
+        self.request = request
+        self.stream_id = secrets.token_hex(6)
+        self.opened_at = time.monotonic()
+        self._socket = socket
+        self._around = around
+        self._settings = around.settings
+        self._outbox: Outbox[Event] = Outbox()
+        self._backlog = Backlog(**self._backlog_bounds(request.sample_rate))
+        self._finishing = trio.CancelScope(shield=True)
+        self._nobody_reads = False  # the peer has gone, or is closed because it reads too slowly
+        self._listening_since = math.inf
+        self._sending_since: float | None = None
+        self._sent_at = trio.current_time()
+        self._close = Close(1006, "")
+        self._log = structlog.get_logger().bind(
+            stream_id=self.stream_id, session_id=request.session_id, client_id=request.client_id
+        )
+
+    # ── what a dialect adds ──────────────────────────────────────────────────────────────────────────────────────
+
+    @abstractmethod
+    def _enter(self, held: ExitStack) -> None:
+        """The socket is accepted: joins what the client is part of; `held` leaves it again."""
+
+    @abstractmethod
+    async def _take(self, frame: bytes | str) -> None:
+        """Puts what a frame means into the backlog."""
+
+    @abstractmethod
+    async def _converse(self) -> Close:
+        """Deals with the backlog until the stream ends; returns how. Whatever it raises closes with 1011."""
+
+    @abstractmethod
+    def _encode(self, event: Event) -> str:
+        """The text message for what the stream put into the outbox."""
+
+    @property
+    @abstractmethod
+    def _received_s(self) -> float:
+        """How much audio has come, in seconds."""
+
+    def _start_timers(self, nursery: trio.Nursery) -> None:
+        """Starts tasks that belong to the dialect."""
+
+    # ── the same for all ─────────────────────────────────────────────────────────────────────────────────────────
+
+    def stop(self, close: Close) -> None:
+        """Ends the connection: what was received is captioned, then the close frame is sent. Returns at once."""
+        if close is READS_TOO_SLOWLY:
+            self._outbox.abandon(close)
+            self._nobody_reads = True
+        self._backlog.finish(close)
+        self._bound_finishing()
+
+    def cut(self) -> None:
+        """Ends the stream now, whatever it still has to caption; its close frame is sent. Returns at once."""
+        self._finishing.cancel()
+
+    async def run(self) -> None:
+        """From accepting the socket to the close frame, by whatever road. Everything is released when it returns."""
+        around = self._around
+        with ExitStack() as held:
+            # Entered before anybody else is admitted, left as soon as the stream is over: a peer that does not take its
+            # close frame holds nothing.
+            held.enter_context(around.admission.place(self.request))
+            await self._socket.accept()
+            around.metrics.connections.inc()
+            around.connections.add(self)
+            if around.admission.readiness is Readiness.DRAINING:  # since it was admitted
+                self.stop(RESTARTING)
+            held.callback(lambda: around.connections.remove(self, self._close))
+            self._enter(held)
+            self._log.info(
+                "stream_opened",
+                dialect=self.dialect,
+                speak=self.request.speak,
+                sample_rate=self.request.sample_rate,
+            )
+            try:
+                await self._run_tasks(held)
+            except* Exception:  # noqa: BLE001  (a boundary, as below)
+                self._log.exception("connection_failed")
+                await self._socket.close(OUR_FAULT)
+
+    async def _run_tasks(self, held: ExitStack) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._receive)
+            nursery.start_soon(self._send, nursery)
+            nursery.start_soon(self._watch_slow_reader)
+            self._start_timers(nursery)
+            if self.request.idle_timeout_s is not None:
+                nursery.start_soon(self._watch_idle, self.request.idle_timeout_s)
+            if self.request.max_duration_s is not None:
+                nursery.start_soon(self._expire, self.request.max_duration_s)
+            with self._finishing:
+                self._close = await self._run_stream()
+            if self._finishing.cancelled_caught:
+                self._close = self._close_of_unfinished()
+                self._log.error("stream_unfinished", unread_samples=self._backlog.samples)
+            self._outbox.close(self._close)
+            held.close()
+            self._log.info(
+                "stream_closed",
+                code=self._close.code,
+                reason=self._close.reason,
+                duration_s=round(time.monotonic() - self.opened_at, 3),
+                audio_s=round(self._received_s, 3),
+            )
+
+    async def _run_stream(self) -> Close:
+        try:
+            return await self._converse()
+        except Exception:  # noqa: BLE001  (a boundary: whatever it was, this client is told 1011 and the others go on)
+            # Logged here: what is raised while the connection is being cancelled is lost further up.
+            self._log.exception("stream_failed")
+            return OUR_FAULT
+
+    def _close_of_unfinished(self) -> Close:
+        """A stream that did not end properly must not be told 1000: its client would take everything as captioned."""
+        meant = self._backlog.close
+        return OUR_FAULT if meant is None or meant.code == 1000 else meant
+
+    async def _receive(self) -> None:
+        try:
+            while True:
+                self._listening_since = trio.current_time()
+                messages = await self._socket.receive_some()
+                self._listening_since = math.inf
+                for message in messages:
+                    if not self._backlog.finished:  # else it is read so that the peer can read our close frame
+                        await self._take(message)
+        except trio.EndOfChannel:
+            self._nobody_reads = True
+            self.stop(self._socket.peer_close)
+        finally:
+            # Nobody will feed the stream any more. It is shielded, so it must be told: also when another task failed.
+            self.stop(OUR_FAULT)
+
+    async def _watch_idle(self, limit_s: float) -> None:
+        # A timer around each message would cost more than the message.
+        while not self._backlog.finished:
+            now = trio.current_time()
+            if now - self._listening_since >= limit_s:
+                self.stop(IDLE)
+            else:
+                await trio.sleep_until(min(self._listening_since, now) + limit_s)
+
+    async def _send(self, nursery: trio.Nursery) -> None:
+        while True:
+            event = await self._outbox.take()
+            if isinstance(event, Close):
+                break
+            await self._transmit(self._encode(event))
+        await self._socket.close(event)
+        nursery.cancel_scope.cancel()
+
+    async def _transmit(self, text: str) -> None:
+        self._sending_since = trio.current_time()
+        await self._socket.send(text)
+        self._sending_since = None
+        self._sent_at = trio.current_time()
+
+    async def _watch_slow_reader(self) -> None:
+        limit = self._settings.slow_reader_timeout_s
+        while not self._outbox.closed:
+            since = self._sending_since
+            now = trio.current_time()
+            if since is not None and now - since >= limit:
+                self.stop(READS_TOO_SLOWLY)
+                return
+            await trio.sleep(limit / 4)
+
+    async def _expire(self, after_s: float) -> None:
+        await trio.sleep(after_s)
+        self.stop(TOO_LONG)
+
+    def _bound_finishing(self) -> None:
+        self._finishing.deadline = min(self._finishing.deadline, trio.current_time() + FINISH_S)
+
+    def _backlog_bounds(self, sample_rate: int) -> dict[str, int]:
+        return {
+            "max_ahead_samples": self._settings.max_ahead_ms * sample_rate // 1000,
+            "max_run_samples": MAX_RUN_MS * sample_rate // 1000,
+        }

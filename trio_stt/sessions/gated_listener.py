@@ -1,0 +1,50 @@
+"""Answers every frame as vosk-server does, but decodes only what the speech gate passes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from trio_stt.dialects.events import Transcript
+from trio_stt.dialects.vosk_server import encode_final, encode_partial
+from trio_stt.recognition.lock_step import Reply
+from trio_stt.sessions.backlog import AudioRun
+from trio_stt.sessions.captioner import Captioner
+
+
+class GatedListener:
+    """A captioner whose captions are put into the replies. See `trio_stt.sessions.lock_step.Listener`."""
+
+    def __init__(self, make_captioner: Callable[[Callable[[Transcript], None]], Captioner], *, words: bool) -> None:
+        """`make_captioner` is given where to publish; `words`: whether finals have their words."""
+        self._captioner = make_captioner(self._publish)
+        self._words = words
+        self._finals: list[Transcript] = []
+        self._partial = ""
+
+    async def hear(self, run: AudioRun) -> list[Reply]:
+        """Takes the next frames and returns the answer to each: what the gate ended within it, or the text so far."""
+        replies = []
+        for frame in run.frames:
+            await self._captioner.hear(AudioRun((frame,), run.arrived_at))
+            replies.append(self._final() if self._finals else Reply(encode_partial(self._partial), is_final=False))
+        return replies
+
+    async def finish(self) -> Reply:
+        """Ends the open utterance, if any."""
+        await self._captioner.finish()
+        return self._final()
+
+    async def aclose(self) -> None:
+        """Gives the recogniser back. Shield it."""
+        await self._captioner.aclose()
+
+    def _publish(self, caption: Transcript) -> None:
+        if caption.is_final:
+            self._finals.append(caption)
+            self._partial = ""
+        else:
+            self._partial = caption.text
+
+    def _final(self) -> Reply:
+        finals, self._finals = self._finals, []
+        return Reply(encode_final(finals, words=self._words), is_final=True)
