@@ -50,11 +50,11 @@ class Fuzzer:
             speak=self._random.random() < 0.9,
         )
 
-    def frame(self, position: int) -> bytes | str | None:
+    def frame(self, position: int) -> bytes | str:
         kind = self._random.random()
         if kind < 0.5:
             return self.binary(position)
-        return self.text() if kind < 0.99 else None
+        return self.text() if kind < 0.99 else b""
 
     def binary(self, position: int) -> bytes:
         below = self._random.random()

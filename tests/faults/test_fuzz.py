@@ -27,7 +27,7 @@ FRAMES = 1_000_000
 FRAMES_A_STREAM = 25
 SERVER_MESSAGES = 50_000
 
-CLOSING = {None, 1003, 1007, 1008, 1009}
+CLOSING = {None, 1003, 1007, 1008}
 
 
 def answer_to(event: ClientEvent) -> str | None:

@@ -36,7 +36,7 @@ async def send_fuzzed_frames(server: Server, seed: int) -> int:
                 frame = fuzzer.frame(0)
                 if isinstance(frame, str):
                     frame = frame.encode(errors="replace").decode()
-                await websocket.send(frame or b"")
+                await websocket.send(frame)
                 sent += 1
             nursery.cancel_scope.cancel()
     except* StreamClosedError:

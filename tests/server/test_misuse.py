@@ -12,6 +12,7 @@ from tests.server.conftest import finals_of, running_server
 from tests.unit.fakes import FakeEngine, sound
 from trio_stt.client.websocket import StreamClosedError, StreamRefusedError
 from trio_stt.dialects.events import Pong, Ready, Transcript
+from trio_stt.dialects.native import MAX_FRAME_BYTES
 from trio_stt.gateway.connection import Connection
 
 QUERY = "client_id=mallory&session_id=call"
@@ -126,6 +127,17 @@ async def test_a_frame_of_ten_megabytes_closes_with_1009_and_the_socket_soon_aft
         await nothing_left_of_connections(server, 1)
     assert code == 1009
     await nothing_left(server)
+
+
+async def test_a_frame_may_be_as_large_as_the_limit_and_no_larger(server):
+    fitting = '{"type":"ping"}'.ljust(MAX_FRAME_BYTES)
+    async with server.raw(QUERY) as socket:
+        messages, code = await close_of(socket, bytes(MAX_FRAME_BYTES), fitting, '{"type":"eof"}')
+    assert code == 1000
+    assert "pong" in [message["type"] for message in messages]
+    for too_large in (bytes(MAX_FRAME_BYTES + 1), fitting + " ", "é" * (MAX_FRAME_BYTES // 2 + 1)):
+        async with server.raw(QUERY) as socket:
+            assert (await close_of(socket, too_large))[1] == 1009
 
 
 async def nothing_left_of_connections(server, but: int, within_s: float = 3) -> None:

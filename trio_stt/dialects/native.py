@@ -60,8 +60,8 @@ class NativeDialect:
         """How many samples have come so far: the position of the next one."""
         return self._received_samples
 
-    def receive(self, frame: bytes | str | None) -> list[ClientEvent]:
-        """What one frame means; None is an empty binary frame.
+    def receive(self, frame: bytes | str) -> list[ClientEvent]:
+        """What one frame means. That it is not larger than `MAX_FRAME_BYTES` is seen to by who reads it.
 
         Empty audio is an `Audio` of no samples. Samples that came before are left out; a frame of nothing else means
         nothing. A frame that breaks the protocol is a `Misuse`. After one with a close code, and after `End`, no frame
@@ -69,10 +69,7 @@ class NativeDialect:
         """
         if self._over:
             return []
-        if isinstance(frame, str):
-            event: ClientEvent | None = _too_large(frame) or _read_message(frame)
-        else:
-            event = _too_large(frame or b"") or self._read_audio(frame or b"")
+        event = _read_message(frame) if isinstance(frame, str) else self._read_audio(frame)
         if event is None:
             return []
         self._over = isinstance(event, End) or (isinstance(event, Misuse) and event.close_code is not None)
@@ -123,15 +120,6 @@ class NativeDialect:
 
 def _misuse(close_code: int | None, code: str, message: str, **extra: object) -> Misuse:
     return Misuse(Failure(code, message, extra), close_code)
-
-
-def _too_large(frame: bytes | str) -> Misuse | None:
-    if len(frame) <= MAX_FRAME_BYTES // 4:  # a character is at most 4 bytes
-        return None
-    size_bytes = len(frame) if isinstance(frame, bytes) else len(frame.encode("utf-8", "surrogatepass"))
-    if size_bytes <= MAX_FRAME_BYTES:
-        return None
-    return _misuse(1009, "frame_too_large", f"{size_bytes} bytes in a frame; at most {MAX_FRAME_BYTES}")
 
 
 # ── text messages of the client ──────────────────────────────────────────────────────────────────────────────────
