@@ -134,10 +134,10 @@ def _print_table(entries: list[SettingHelp]) -> None:
 
 
 def _expectation(field: attrs.Attribute[object]) -> str:
-    """What values a setting takes, in the words of its own error; paths alone find nothing wrong with an empty text."""
+    """What values a setting takes, in the words of its own error; but paths and lists may be empty."""
     try:
-        if callable(field.converter):
-            field.converter("")
+        if callable(field.converter) and isinstance(field.converter(""), tuple):
+            return "names, separated by commas"
     except ValueError as error:
         return str(error)
     return "a path"

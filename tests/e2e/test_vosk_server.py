@@ -1,6 +1,8 @@
 """A client of vosk-server cannot tell: the replies are those of bare vosk, frame by frame."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -212,3 +214,29 @@ def test_phrases_need_the_graph_as_shipped_and_say_so(model, tmp_path, speech):
             assert (
                 len(answers(address, [*frames_of(speech[:32000], 6400), EOF], {"sample_rate": 16000}, wait=True)) == 11
             )
+
+
+TRANSCRIBER = """
+import asyncio, sys
+from argparse import Namespace
+from vosk.transcriber.transcriber import Transcriber
+
+async def main():
+    client = Transcriber.__new__(Transcriber)  # making one loads a model, which a client of a server does not need
+    client.args = Namespace(server=sys.argv[1], output_type="srt")
+    sound = await asyncio.create_subprocess_exec("cat", sys.argv[2], stdout=asyncio.subprocess.PIPE)
+    result, _ = await client.recognize_stream_server(sound)
+    print(client.format_result(result))
+
+asyncio.run(main())
+"""
+"""What `vosk-transcriber --server` does, which comes with vosk; its command line knows one address only."""
+
+
+def test_the_client_that_comes_with_vosk_makes_its_subtitles(address, tmp_path, speech):
+    sound = tmp_path / "sound.raw"
+    sound.write_bytes(speech[: 8 * 16000].tobytes())
+    command = [sys.executable, "-c", TRANSCRIBER, address, str(sound)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert "and mister john dashwood had then leisure" in done.stdout
+    assert "00:00:00," in done.stdout

@@ -85,7 +85,8 @@ def test_a_file_that_is_no_text_is_named(env_file: Path) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_no_default_breaks_its_own_rule(env_file: Path, name: str) -> None:
     default = getattr(Settings(), name.lower())
-    assert getattr(load({name: str("" if default is None else default)}, env_file), name.lower()) == default
+    written = ",".join(default) if isinstance(default, tuple) else str("" if default is None else default)
+    assert getattr(load({name: written}, env_file), name.lower()) == default
 
 
 def test_the_model_lies_where_its_language_is_installed(env_file: Path) -> None:
@@ -128,3 +129,10 @@ def test_an_address_that_others_can_reach_is_refused(host: str, tmp_path: Path) 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "::1", "localhost"])
 def test_loopback_addresses_are_taken(host: str, tmp_path: Path) -> None:
     assert load({"SERVER_HOST": host}, tmp_path / "none").server_host == host
+
+
+def test_models_that_clients_may_choose_are_names_of_folders(env_file: Path) -> None:
+    assert load({"VOSK_SERVER_MODELS": "de, ru-small,"}, env_file).vosk_server_models == ("de", "ru-small")
+    for wrong in ("/etc", "..", "de,a/b"):
+        with pytest.raises(SettingsError, match="VOSK_SERVER_MODELS"):
+            load({"VOSK_SERVER_MODELS": wrong}, env_file)
