@@ -65,6 +65,15 @@ class Step:
     raw_cpu_s: float
     held: bool
 
+    @property
+    def times_raw(self) -> float | None:
+        """The server's processor time to that of the raw engine for the audio that was decoded; None: not known."""
+        usage = self.measured.usage
+        if usage is None:
+            return None
+        decoded_s = 1.0 if usage.decoded_audio_s is None else usage.decoded_audio_s
+        return usage.total_s / (decoded_s * self.raw_cpu_s) if decoded_s else None
+
 
 class CapacityBench:
     """Measures one load after another, the servers in turn, and gathers `figures`, `notes` and `steps`."""
@@ -165,25 +174,13 @@ class CapacityBench:
     def _describe(self, step: Step, ours: bool) -> None:
         measured, usage = step.measured, step.measured.usage
         label = f"{measured.server}, {measured.talkers} speakers"
-        for what, times in (("lag", measured.lag), ("last words after the goodbye", measured.last_words)):
-            if times is not None:
-                for point in ("p50", "p95", "p99"):
-                    self._add(f"{label}: {what}, {point}", getattr(times, f"{point}_ms"), "ms")
-        if usage is None:
-            return
-        self._add(f"{label}: memory", usage.resident_mb, "MB", MOST_MB.get(measured.talkers) if ours else None)
-        self._add(f"{label}: CPU per second of audio", usage.total_s, "s")
-        self._add(f"{label}: of it decoder threads", usage.decoder_s, "s")
-        if usage.gate_s is not None:
-            self._add(f"{label}: of it the speech gate", usage.gate_s, "s")
-        self._add(f"{label}: of it the rest", usage.server_s, "s")
-        self._add(f"{label}: load generator's CPU per second of audio", measured.generator_s, "s")
-        if usage.decoded_audio_s is not None:
-            self._add(f"{label}: audio that was decoded", 100 * usage.decoded_audio_s, "%")
-        decoded_s = 1.0 if usage.decoded_audio_s is None else usage.decoded_audio_s
-        if decoded_s:
-            times_raw = usage.total_s / (decoded_s * step.raw_cpu_s)
-            self._add(f"{label}: CPU to the raw engine's", times_raw, "×", MOST_TIMES_RAW_CPU if ours else None)
+        if measured.lag is not None:
+            self._add(f"{label}: lag, p95", measured.lag.p95_ms, "ms")
+        if usage is not None:
+            self._add(f"{label}: memory", usage.resident_mb, "MB", MOST_MB.get(measured.talkers) if ours else None)
+        if step.times_raw is not None:
+            most = MOST_TIMES_RAW_CPU if ours and self._plan.traffic.kind is Kind.CONTINUOUS else None
+            self._add(f"{label}: CPU to the raw engine's", step.times_raw, "×", most)
 
     def _compare_errors(self, course: _Course, raw_errors: WordErrors, ours: bool) -> None:
         errors = total(step.measured.errors for step in course.steps if step.held)
@@ -255,6 +252,7 @@ def as_record(step: Step) -> dict[str, object]:
         "dropped": measured.dropped,
         "usage": None if measured.usage is None else attrs.asdict(measured.usage),
         "raw_cpu_s": step.raw_cpu_s,
+        "times_raw": step.times_raw,
         "generator_cpu_s": measured.generator_s,
         "generator_cores": measured.generator_cores,
         "generator_microseconds_a_message": measured.microseconds_a_message,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -27,6 +28,7 @@ from trio_stt.bench.plot import plot_lag
 from trio_stt.bench.server_process import ServerFailedError, start_server
 from trio_stt.bench.speech import Clip, SpeechError, load_speech
 from trio_stt.bench.spoken_sessions import continuous_session
+from trio_stt.bench.steps_table import steps_table
 from trio_stt.bench.stream_lag import Dialect
 from trio_stt.bench.traffic import LIBRARY_SESSIONS, Kind, Traffic, framed, record_sessions
 from trio_stt.recognition.engine import EngineError, ModelError
@@ -40,6 +42,8 @@ UNLIMITED = {"MAX_CONCURRENT_CLIENTS": "100000"}
 
 TWO_ARENAS = {"MALLOC_ARENA_MAX": "2"}
 """More arenas of the allocator would make memory creep upwards for hours without any being lost."""
+
+_WIDTH = 140
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -263,8 +267,10 @@ def capacity(
 
     _run(run)
     parameters = {**common.parameters, "turns": turns, "compare": peer_url, "compare_dialect": peer_dialect}
+    console = _console()
+    console.print(steps_table(made[0].steps))
     kept = report(
-        Console(),
+        console,
         "bench capacity",
         parameters,
         made[0].figures,
@@ -392,8 +398,13 @@ def _finish(
     measurements: Sequence[Mapping[str, object]] = (),
 ) -> None:
     parameters = {**common.parameters, **parameters}
-    kept = report(Console(), name, parameters, bench.figures, bench.notes, common.json_file, measurements)
+    kept = report(_console(), name, parameters, bench.figures, bench.notes, common.json_file, measurements)
     _check(check, kept)
+
+
+def _console() -> Console:
+    """As wide as the terminal; wide enough for the tables where there is none."""
+    return Console() if sys.stdout.isatty() else Console(width=_WIDTH)
 
 
 def _check(wanted: bool, kept: bool) -> None:
