@@ -57,15 +57,17 @@ class RecordedCall:
 
 
 class CallRecorder:
-    """Writes calls into one file. Safe to use from many threads."""
+    """Writes calls into one file, which is complete whenever no recogniser is open. Safe to use from many threads."""
 
     def __init__(self, file: Path) -> None:
         """Makes `file` anew, for its owner's eyes only. Raises `OSError`."""
-        # A large buffer: writing costs time of the server that is measured. It is complete when the process has ended.
+        # A large buffer: writing costs time of the server that is measured.
         self._file = os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb", _BUFFER_BYTES)
         atexit.register(self.close)
         self._file.write(MAGIC)
+        self._file.flush()
         self._lock = threading.Lock()
+        self._open = 0
 
     def call(
         self, operation: Operation, recogniser: int, function: Callable[[], T], samples: Samples = _NO_SAMPLES
@@ -79,6 +81,9 @@ class CallRecorder:
         with self._lock:
             self._file.write(header)
             self._file.write(samples.astype("<i2", copy=False).data)
+            self._open += (operation is Operation.OPEN) - (operation is Operation.CLOSE)
+            if not self._open:
+                self._file.flush()
         return result
 
     def close(self) -> None:
@@ -145,17 +150,31 @@ class RecordingEngine:
         self._recorder.call(Operation.CLOSE, recogniser.number, lambda: self._engine.close(recogniser.recogniser))
 
 
-def read_calls(file: Path) -> Iterator[RecordedCall]:
-    """The calls of a recording, in order. Raises `OSError`; `ValueError` for a file that is no whole recording."""
-    with file.open("rb") as recording:
-        if recording.read(len(MAGIC)) != MAGIC:
-            raise ValueError(f"{file} is not a recording of recogniser calls.")
-        while header := recording.read(_HEADER.size):
-            if len(header) < _HEADER.size:
-                raise ValueError(f"{file} ends within a call; was the server killed?")
-            operation, recogniser, began_ns, cpu_ns, count = _HEADER.unpack(header)
-            payload = recording.read(2 * count)
-            if len(payload) < 2 * count:
-                raise ValueError(f"{file} ends within a call; was the server killed?")
-            samples = np.frombuffer(payload, "<i2").astype(np.int16, copy=False)
-            yield RecordedCall(Operation(operation), recogniser, began_ns, cpu_ns, samples)
+class RecordingReader:
+    """Reads a recording, also one that is still growing."""
+
+    def __init__(self, file: Path) -> None:
+        """Raises `OSError`; `ValueError` for a file that is no recording."""
+        self._file = file
+        with file.open("rb") as recording:
+            if recording.read(len(MAGIC)) != MAGIC:
+                raise ValueError(f"{file} is not a recording of recogniser calls.")
+        self._position = len(MAGIC)
+
+    def new_calls(self) -> Iterator[RecordedCall]:
+        """The calls that were not read yet, in order. Raises `OSError`; `ValueError` if the last one is not whole."""
+        with self._file.open("rb") as recording:
+            recording.seek(self._position)
+            while header := recording.read(_HEADER.size):
+                if len(header) < _HEADER.size:
+                    raise self._cut_short()
+                operation, recogniser, began_ns, cpu_ns, count = _HEADER.unpack(header)
+                payload = recording.read(2 * count)
+                if len(payload) < 2 * count:
+                    raise self._cut_short()
+                self._position = recording.tell()
+                samples = np.frombuffer(payload, "<i2").astype(np.int16, copy=False)
+                yield RecordedCall(Operation(operation), recogniser, began_ns, cpu_ns, samples)
+
+    def _cut_short(self) -> ValueError:
+        return ValueError(f"{self._file} ends within a call; was the server killed?")

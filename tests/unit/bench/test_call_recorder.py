@@ -4,7 +4,7 @@ import stat
 import numpy as np
 import pytest
 
-from trio_stt.recognition.call_recorder import CallRecorder, Operation, RecordingEngine, read_calls
+from trio_stt.recognition.call_recorder import CallRecorder, Operation, RecordingEngine, RecordingReader
 from trio_stt.recognition.engine import EngineError, HeardWord
 
 
@@ -64,7 +64,7 @@ def test_calls_are_read_back_in_order_with_their_samples(tmp_path, engine, recor
     recording.close(first)
     recorder.close()
 
-    calls = list(read_calls(tmp_path / "calls"))
+    calls = list(RecordingReader(tmp_path / "calls").new_calls())
     assert [(call.operation, call.recogniser) for call in calls] == [
         (Operation.OPEN, 1),
         (Operation.OPEN, 2),
@@ -76,6 +76,14 @@ def test_calls_are_read_back_in_order_with_their_samples(tmp_path, engine, recor
     ]
     np.testing.assert_array_equal(calls[2].samples, samples)
     assert all(one.began_ns <= other.began_ns for one, other in itertools.pairwise(calls))
+
+
+def test_a_growing_recording_is_whole_whenever_no_recogniser_is_open(tmp_path, engine, recorder):
+    recording, reader = RecordingEngine(engine, recorder), RecordingReader(tmp_path / "calls")
+    for _ in range(2):
+        recording.close(recording.open())
+        assert [call.operation for call in reader.new_calls()] == [Operation.OPEN, Operation.CLOSE]
+    assert not list(reader.new_calls())
 
 
 def test_the_engine_gets_its_own_recogniser_back(engine, recorder):
@@ -91,7 +99,7 @@ def test_a_failing_call_raises_and_is_not_recorded(tmp_path, engine, recorder):
     with pytest.raises(EngineError):
         recogniser.accept(np.zeros(13, np.int16))
     recorder.close()
-    assert [call.operation for call in read_calls(tmp_path / "calls")] == [Operation.OPEN]
+    assert [call.operation for call in RecordingReader(tmp_path / "calls").new_calls()] == [Operation.OPEN]
 
 
 def test_only_the_owner_may_read_the_recording(tmp_path, recorder):
@@ -105,10 +113,10 @@ def test_a_recording_cut_short_is_an_error(tmp_path, engine, recorder, cut_bytes
     whole = (tmp_path / "calls").read_bytes()
     (tmp_path / "calls").write_bytes(whole[:-cut_bytes])
     with pytest.raises(ValueError, match="ends within a call"):
-        list(read_calls(tmp_path / "calls"))
+        list(RecordingReader(tmp_path / "calls").new_calls())
 
 
 def test_another_file_is_not_taken_for_a_recording(tmp_path):
     (tmp_path / "calls").write_bytes(b"RIFF....WAVE")
     with pytest.raises(ValueError, match="not a recording"):
-        list(read_calls(tmp_path / "calls"))
+        list(RecordingReader(tmp_path / "calls").new_calls())

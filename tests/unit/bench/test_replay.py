@@ -1,7 +1,7 @@
 import numpy as np
 
 from trio_stt.bench.replay import replay
-from trio_stt.recognition.call_recorder import CallRecorder, RecordingEngine, read_calls
+from trio_stt.recognition.call_recorder import CallRecorder, RecordingEngine, RecordingReader
 
 
 class NotingRecogniser:
@@ -53,7 +53,7 @@ def test_the_same_calls_are_made_in_the_same_order_on_the_same_recognisers(tmp_p
     recorder.close()
 
     again = NotingEngine()
-    result = replay(read_calls(tmp_path / "calls"), again, sample_rate=16)
+    result = replay(RecordingReader(tmp_path / "calls").new_calls(), again, sample_rate=16)
     assert again.notes == first.notes
     assert result.calls == 10
     assert result.audio_s == 1.0
