@@ -100,7 +100,7 @@ class CapacityBench:
     async def run(self) -> None:
         """Measures until every limit is found. May be cancelled.
 
-        Raises `ModelError`, `EngineError`, `GeneratorError`, `OSError`, `httpx.HTTPError`.
+        Raises `ModelError`, `EngineError`, `GeneratorError`, `OSError`.
         """
         with contextlib.ExitStack() as stack:
             self._say("The raw engine")

@@ -11,7 +11,8 @@ from rich.console import Console
 from trio_stt.bench.engine_figures import measure_engine
 from trio_stt.bench.figures import report
 from trio_stt.bench.load import LoadError
-from trio_stt.bench.load_commands import accuracy, capacity, churn, neighbours, overload, say
+from trio_stt.bench.load_commands import accuracy, capacity, churn, neighbours, overload
+from trio_stt.bench.load_options import say
 from trio_stt.bench.server_figures import Plan, ServerBench
 from trio_stt.bench.server_process import RunningServer, ServerFailedError
 from trio_stt.bench.speech import Clip, SpeechError, load_speech

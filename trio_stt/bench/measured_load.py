@@ -7,11 +7,12 @@ import time
 from collections.abc import Sequence
 
 import trio
-from attrs import frozen
+from attrs import evolve, frozen
 
 from trio_stt.bench.figures import Percentiles, percentiles
 from trio_stt.bench.generator.load import FramedSession, Load, LoadResult, Talker
-from trio_stt.bench.generator.process import Generators
+from trio_stt.bench.generator.process import GeneratorError, Generators
+from trio_stt.bench.load import leaves
 from trio_stt.bench.measured_server import MeasuredServer, ServerUsage
 from trio_stt.bench.process_usage import cpu_seconds, machine_cpu_seconds
 from trio_stt.bench.speech import Clip
@@ -132,7 +133,7 @@ class LoadBench:
     async def put(self, server: MeasuredServer, plan: Sequence[Talker], counted: int | None = None) -> Measured:
         """Lets `plan` talk to `server`; of it, the first `counted` (default: all) are looked at. May be cancelled.
 
-        Raises `OSError`, `GeneratorError`, `httpx.HTTPError`.
+        Raises `OSError`, `GeneratorError`.
         """
         counted = len(plan) if counted is None else counted
         begins_at = time.monotonic() + _AHEAD_S
@@ -148,15 +149,20 @@ class LoadBench:
         )
         results: list[LoadResult] = []
         watch = _Watch(server, self._generators.pids)
-        async with trio.open_nursery() as nursery:
+        failed: list[BaseException] = []
+        try:
+            async with trio.open_nursery() as nursery:
 
-            async def generate() -> None:
-                results.append(await trio.to_thread.run_sync(self._generators.generate, load, abandon_on_cancel=True))
-                nursery.cancel_scope.cancel()
+                async def generate() -> None:
+                    generating = self._generators.generate
+                    results.append(await trio.to_thread.run_sync(generating, load, abandon_on_cancel=True))
 
-            nursery.start_soon(generate)
-            await watch.run(begins_at + self.settle_s, self.measured_s)
-            await trio.sleep_forever()
+                nursery.start_soon(generate)
+                await watch.run(begins_at + self.settle_s, self.measured_s)
+        except* (GeneratorError, OSError) as group:
+            failed = list(leaves(group))
+        if failed:
+            raise failed[0]
         await server.come_to_rest()
         return self._measured(server, counted, load, results[0], watch)
 
@@ -167,7 +173,7 @@ class LoadBench:
         result = LoadResult(tuple(ours), result.late_s, result.over_at, result.cpu_s, result.messages)
         begin, end = load.begins_at + self.settle_s, load.begins_at + load.seconds
         found = tuple(
-            each
+            evolve(each, audio_s=min(each.audio_s, each.sent_at - begin))  # what was said before does not count
             for each in answers(result, self.library, server.dialect, self._hangover_left_s)
             if begin <= each.sent_at < end
         )

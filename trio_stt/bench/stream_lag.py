@@ -28,7 +28,7 @@ class Dialect(Enum):
 
 @frozen
 class Answered:
-    """Audio that has, or should have, an answer: whose, when it was handed over, its length, the wait for the answer.
+    """Audio that has, or should have, an answer: whose, when its end was handed over, its length, the answer's lag.
 
     `answered` False: it never came, and `lag_s` is the least it can have been.
     """
