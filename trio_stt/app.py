@@ -26,21 +26,35 @@ from trio_stt.gateway.admission import Admission, Readiness
 from trio_stt.gateway.asgi import OrderedWebsocketConnection
 from trio_stt.gateway.connections import Connections
 from trio_stt.gateway.socket import Socket
-from trio_stt.gateway.websocket import RESTARTING, Connection, Surroundings
+from trio_stt.gateway.websocket import OUR_FAULT, RESTARTING, Connection, Surroundings
 from trio_stt.operations import memory
 from trio_stt.operations.health import Health, PartHealth, Status, memory_health
 from trio_stt.operations.metrics import Metrics
-from trio_stt.recognition.breaker import Breaker, BreakerState
+from trio_stt.recognition import calibration
+from trio_stt.recognition.breaker import Breaker, BreakerState, breaker_name
 from trio_stt.recognition.call_recorder import CallRecorder, RecordingEngine
-from trio_stt.recognition.decoders import Decoders, chunk_ms
+from trio_stt.recognition.capacity import Capacity, CpuTimes
+from trio_stt.recognition.decoders import CallUnderWay, Decoders, chunk_ms
+from trio_stt.recognition.degradation import Degradation
 from trio_stt.recognition.engine import SAMPLE_RATE, Engine, EngineError, Recogniser
+from trio_stt.recognition.model_record import ModelIdentity, ModelRecord, ModelRecords, identify
+from trio_stt.recognition.model_trial import check_model
 from trio_stt.recognition.resting import Resting
 from trio_stt.recognition.speaker import SpeakerRecogniser
 from trio_stt.recognition.vosk_engine import VoskEngine, warm_up
+from trio_stt.recognition.watchdog import wait_for_hang
 from trio_stt.sessions.backlog import Backlog
 from trio_stt.sessions.captioner import Captioner
 from trio_stt.sessions.session import Session, Sessions
 from trio_stt.settings import Settings
+
+LOOK_EVERY_S = 0.5
+"""How often load is measured and the level of service decided."""
+
+FINISHING_SHARE = 0.2
+"""Share of the drain's time, after clients were told to go elsewhere, that is left for the last words of who stayed."""
+
+CALLS_LOOK_EVERY_S = 0.02
 
 RECORD_CALLS = "TRIO_STT_RECORD_CALLS"
 """A file that `trio-stt bench server` has the server write its recogniser calls to; not a setting for users."""
@@ -48,6 +62,8 @@ RECORD_CALLS = "TRIO_STT_RECORD_CALLS"
 
 def load_vosk(settings: Settings) -> Engine:
     """The Vosk model that the settings name, loaded and probed. Blocks. Raises `ModelError` or `EngineError`."""
+    records = ModelRecords(settings.records_folder)
+    check_model(settings.model_path, settings.language, records)
     engine = VoskEngine(settings.model_path, recogniser_memory_mb=settings.recogniser_memory_mb)
     warm_up(engine)
     record_to = os.environ.get(RECORD_CALLS)
@@ -66,22 +82,20 @@ class Instance:
         self.sessions = Sessions()
         self.connections = Connections(on_close=self.metrics.count_close)
         self.decoders = Decoders(settings.decode_cores)
-        self.breaker = Breaker(
-            f"vosk-{settings.language}",
-            min_calls=settings.stt_circuit_breaker_min_calls,
-            wait_s=settings.stt_circuit_breaker_timeout,
-            on_failure=self.metrics.decode_failures.inc,
-            on_change=lambda state: self._log.warning("breaker", name=f"vosk-{settings.language}", state=state.value),
-        )
+        self.breaker = self._make_breaker("vosk", settings.model_path.name)
+        self.capacity = Capacity(settings.decode_cores, settings.decode_cost or calibration.ASSUMED_COST)
+        self.degradation = Degradation(settings.decode_chunk_ms)
         self.resting: Resting[SpeakerRecogniser] = Resting(settings.adaptation_memory_mb)
         self._to_close, self._closing = trio.open_memory_channel[Recogniser](math.inf)
         self.admission = Admission(
-            languages=frozenset({primary_subtag(settings.language)}),
+            breakers={primary_subtag(settings.language): self.breaker},
             max_speakers=settings.max_concurrent_clients,
             max_listeners=settings.max_listeners,
             session_max_clients=settings.session_max_clients,
-            breaker=self.breaker,
+            capacity=self.capacity,
+            degradation=self.degradation,
             replaces=self.sessions.replaces,
+            gated=settings.vad_enabled,
         )
         working, missing = detectors(settings.vad_engine, settings.vad_device)
         for error in missing:
@@ -126,6 +140,9 @@ class Instance:
             nursery.start_soon(self.breaker.keep_probing, self._probe)
             nursery.start_soon(memory.keep_trimming)
             nursery.start_soon(self._close_recognisers, engine)
+            nursery.start_soon(self._keep_measuring)
+            if not self.settings.decode_cost:
+                nursery.start_soon(self._calibrate, engine)
             self.admission.readiness = Readiness.READY
             task_status.started()
 
@@ -134,6 +151,89 @@ class Instance:
         self.admission.readiness = Readiness.DRAINING
         self.connections.stop_all(RESTARTING)
         await self.connections.wait_empty()
+
+    async def wait_for_hang(self) -> CallUnderWay:
+        """Returns a recogniser call that has hung. May be cancelled."""
+        return await wait_for_hang(self.decoders, self.settings.decode_hang_s)
+
+    async def leave(self, hung: CallUnderWay, within_s: float) -> None:
+        """A call hangs: takes no new clients, ends its stream (1011), sends the others away and at last ends them too.
+
+        Returns when all are gone, at most `within_s` later.
+        """
+        self._say_hung(hung)
+        self.admission.readiness = Readiness.DRAINING
+        self.connections.hang_up(hung.owner, OUR_FAULT)
+        with trio.move_on_after(within_s):
+            leave_s = within_s * (1 - FINISHING_SHARE)
+            self.connections.send_all_away(round(leave_s * 1000), "restarting")
+            with trio.move_on_after(leave_s):
+                await self.connections.wait_empty()
+            await self.drain()
+
+    async def cut(self, within_s: float) -> list[CallUnderWay]:
+        """Ends the streams that are left. Returns the calls that hang: begun before, not over `within_s` later."""
+        self.connections.cut_all()
+        began = time.monotonic()
+
+        def old_calls() -> list[CallUnderWay]:
+            return [call for call in self.decoders.under_way() if call.age_s >= time.monotonic() - began]
+
+        with trio.move_on_after(within_s):
+            await self.connections.wait_empty()
+            while old_calls():  # noqa: ASYNC110  (it is threads that end them)
+                await trio.sleep(CALLS_LOOK_EVERY_S)
+        hung = old_calls()
+        for call in hung:
+            self._say_hung(call)
+            self.connections.hang_up(call.owner, RESTARTING)
+        return hung
+
+    def _say_hung(self, call: CallUnderWay) -> None:
+        self._log.error("decoder_hung", hung_stream_id=call.owner, seconds=round(call.age_s, 1))
+
+    async def _keep_measuring(self) -> None:
+        """Measures load and decides the level of service, until cancelled."""
+        while True:
+            now, delay_s = trio.current_time(), self.decoders.statistics().delay_s
+            self.capacity.look(now, CpuTimes(time.process_time(), time.thread_time()), delay_s=delay_s)
+            before = self.degradation.level
+            level = self.degradation.update(now, delay_s=delay_s, load=self.capacity.load)
+            if level is not before:
+                load = round(self.capacity.load, 3)
+                self._log.info("service_level", name=level.name, delay_s=round(delay_s, 3), load=load)
+            await trio.sleep(LOOK_EVERY_S)
+
+    async def _calibrate(self, engine: Engine) -> None:
+        """Finds out what decoding costs here: from the last start, else by decoding canned speech for a second."""
+        began = time.monotonic()
+        records = ModelRecords(self.settings.records_folder)
+        identity = await trio.to_thread.run_sync(identify, self.settings.model_path)
+        cost = remembered = records.read(identity).decode_cost
+        if cost is None:
+            measurement = calibration.Measurement(engine, calibration.canned_speech())
+            try:
+                while await self.decoders.run(measurement.step):
+                    pass
+            except EngineError as error:
+                self._log.warning("calibration_failed", error=str(error))
+                return
+            cost = measurement.decode_cost
+            self._remember(identity, ModelRecord(works=True, decode_cost=cost), records)
+        self.capacity.calibrate(cost)
+        self._log.info(
+            "calibrated",
+            decode_cost=round(cost, 4),
+            speakers=self.capacity.calibrated_streams,
+            remembered=remembered is not None,
+            seconds=round(time.monotonic() - began, 3),
+        )
+
+    def _remember(self, identity: ModelIdentity, record: ModelRecord, records: ModelRecords) -> None:
+        try:
+            records.write(identity, record)
+        except OSError as error:
+            self._log.warning("model_record_not_written", error=str(error))
 
     async def _close_recognisers(self, engine: Engine) -> None:
         """Frees, off everybody's way, the recognisers that were given up to save memory. Runs until cancelled."""
@@ -144,6 +244,16 @@ class Instance:
                 await self.decoders.run(lambda held=held: engine.close(held.pop()))  # type: ignore[misc]
             except EngineError as error:
                 self._log.warning("recogniser_close_failed", error=str(error))
+
+    def _make_breaker(self, engine: str, model: str) -> Breaker:
+        name = breaker_name(engine, model)
+        return Breaker(
+            name,
+            min_calls=self.settings.stt_circuit_breaker_min_calls,
+            wait_s=self.settings.stt_circuit_breaker_timeout,
+            on_failure=self.metrics.decode_failures.inc,
+            on_change=lambda state: self._log.warning("breaker", name=name, state=state.value),
+        )
 
     async def _probe(self) -> bool:
         """Whether the recogniser works on canned audio."""
@@ -183,7 +293,14 @@ class Instance:
             gate=SpeechGate(self._gate_config),
             voice=self.voice.open() if self.settings.vad_enabled else None,
             recogniser=SpeakerRecogniser(
-                self._engine, self.decoders, self.breaker, self.resting, log, give_up=self._to_close.send_nowait
+                self._engine,
+                self.decoders,
+                self.breaker,
+                self.resting,
+                log,
+                give_up=self._to_close.send_nowait,
+                stream_id=stream_id,
+                on_spent=lambda cpu_s: self.capacity.spent(stream_id, cpu_s),
             ),
             publish=publish,
             wants_partials=lambda: session.wants_partials,
@@ -195,7 +312,8 @@ class Instance:
 
     def _chunk_samples(self) -> int:
         shortest, threads = self.settings.decode_chunk_ms, self.settings.decode_cores
-        return chunk_ms(shortest, self.resting.speaking, threads) * SAMPLE_RATE // 1000
+        least_ms = max(chunk_ms(shortest, self.resting.speaking, threads), self.degradation.level.chunk_ms)
+        return least_ms * SAMPLE_RATE // 1000
 
     def _build_app(self) -> QuartTrio:
         app = QuartTrio("trio_stt")
@@ -228,6 +346,8 @@ class Instance:
                 metrics=self.metrics,
                 breakers=(self.breaker,),
                 decoders=self.decoders,
+                capacity=self.capacity,
+                degradation=self.degradation,
                 describe_service=self._describe,
             ),
         )
@@ -272,7 +392,8 @@ class Instance:
 
     def _breaker_health(self) -> PartHealth:
         seen = self.breaker.statistics()
-        figures: dict[str, object] = {"breaker": seen.state.value, "recent_failures": seen.failures}
+        states = {self.breaker.name: seen.state.value}
+        figures: dict[str, object] = {"breakers": states, "recent_failures": seen.failures}
         status = {
             BreakerState.CLOSED: Status.HEALTHY,
             BreakerState.HALF_OPEN: Status.DEGRADED,
@@ -300,7 +421,7 @@ class Instance:
         gauge = self.metrics.gauge
         gauge("ready", "1 if new speakers are let in", lambda: float(self.admission.ready))
         gauge("speakers", "Speaking streams", lambda: self.admission.speakers)
-        gauge("speakers_limit", "Speaking streams that are let in", lambda: self.admission.max_speakers)
+        gauge("speakers_limit", "Speaking streams that are let in", lambda: self.admission.speakers_limit)
         gauge("listeners", "Listening clients", lambda: self.admission.listeners)
         gauge("sessions", "Calls with at least one client", lambda: len(self.sessions))
         gauge("decoder_threads_busy", "Threads that decode now", lambda: self.decoders.statistics().busy)

@@ -1,5 +1,7 @@
 """Twins without threads or models: a voice detector that hears loudness, a recogniser that counts samples."""
 
+import threading
+
 import numpy as np
 import trio
 
@@ -22,7 +24,7 @@ def silence(seconds: float, rate: int = SAMPLE_RATE) -> np.ndarray:
 class InlineDecoders:
     """`Decoders` without threads."""
 
-    async def run(self, call):
+    async def run(self, call, owner=""):
         await trio.lowlevel.checkpoint()
         return call()
 
@@ -89,3 +91,33 @@ class FakeEngine:
 
     def close(self, recogniser):
         self.open_recognisers -= 1
+
+
+HANG = 31_000
+"""A sample of at least this makes the engine below hang."""
+
+
+class HangingEngine(FakeEngine):
+    """An `Engine` whose calls do not return once they have met `HANG`, until `release` is called."""
+
+    def __init__(self):
+        super().__init__()
+        self._released = threading.Event()
+
+    def open(self):
+        self.open_recognisers += 1
+        return _HangingRecogniser(self, self._released)
+
+    def release(self):
+        self._released.set()
+
+
+class _HangingRecogniser(CountingRecogniser):
+    def __init__(self, engine, released):
+        super().__init__(engine)
+        self._released = released
+
+    def accept(self, samples):
+        if samples.max(initial=0) >= HANG:
+            self._released.wait()
+        super().accept(samples)

@@ -16,7 +16,7 @@ import structlog
 import trio
 from attrs import frozen
 
-from trio_stt.dialects.events import Ack, Audio, Close, Failure, Pong, Ready, StreamRequest
+from trio_stt.dialects.events import Ack, Audio, Close, Failure, GoAway, Pong, Ready, StreamRequest
 from trio_stt.dialects.native import NativeDialect, encode
 from trio_stt.dialects.request import language_unavailable, primary_subtag
 from trio_stt.gateway.admission import Admission, Readiness
@@ -79,6 +79,8 @@ class Connection:
         self._sending_since: float | None = None
         self._sent_at = trio.current_time()
         self._close = Close(1006, "")
+        self._captioner: Captioner | None = None
+        self._held = ExitStack()
         self._log = structlog.get_logger().bind(
             stream_id=self.stream_id, session_id=request.session_id, client_id=request.client_id
         )
@@ -94,13 +96,30 @@ class Connection:
         """Ends the stream now, whatever it still has to caption; its close frame is sent. Returns at once."""
         self._finishing.cancel()
 
+    def hang_up(self, close: Close) -> None:
+        """Ends the connection while its stream hangs in a recogniser call. Returns at once.
+
+        Everything is given back but the task that waits for the call, and the recogniser that the call is using.
+        """
+        self._log.error("stream_hung", code=close.code, unread_samples=self._backlog.samples)
+        self._close = close
+        self.cut()
+        if self._captioner is not None:
+            self._captioner.give_up()
+        self._outbox.close(close)
+        self._held.close()
+
+    def send_away(self, deadline_ms: int, reason: str) -> None:
+        """Tells the client to be elsewhere by then. Returns at once."""
+        self._outbox.put(GoAway(deadline_ms, reason))
+
     async def run(self) -> None:
         """From accepting the socket to the close frame, by whatever road. Everything is released when it returns."""
         around = self._around
-        with ExitStack() as held:
+        with self._held as held:
             # Entered before anybody else is admitted, left as soon as the stream is over: a peer that does not take its
             # close frame holds nothing.
-            held.enter_context(around.admission.place(self.request))
+            held.enter_context(around.admission.place(self.request, self.stream_id))
             await self._socket.accept()
             around.metrics.connections.inc()
             around.connections.add(self)
@@ -143,7 +162,9 @@ class Connection:
     async def _run_stream(self, session: Session) -> Close:
         captioner = None
         if self.request.speak:
-            captioner = self._around.make_captioner(self.request, self.stream_id, session, self._backlog, self._log)
+            captioner = self._captioner = self._around.make_captioner(
+                self.request, self.stream_id, session, self._backlog, self._log
+            )
         self._stream = Stream(self._member, self._backlog, captioner, check_language=self._check_language)
         try:
             return await self._stream.run()

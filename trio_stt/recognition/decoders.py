@@ -85,7 +85,7 @@ class Decoders:
     def under_way(self) -> list[CallUnderWay]:
         """The calls that have begun and not returned, the oldest first."""
         now = time.monotonic()
-        calls = sorted(tuple(self._under_way.values()))  # a copy: threads come and go meanwhile
+        calls = sorted(self._under_way.values())
         return [CallUnderWay(owner, now - began) for began, owner in calls]
 
     def statistics(self) -> DecoderStatistics:

@@ -50,9 +50,9 @@ class _Bounds:
     hold_s: float = HOLD_S
 
 
-# Delay: against a promise of 1.0 s at p99, of which the mean is a small part. Load: larger chunks and fewer partials save
-# about a fifth, so leaving lies more than that below entering. New speakers are refused here for delay alone: what load
-# has room for, admission counts stream by stream.
+# Delay: against a promise of 1.0 s at p99, of which the mean is a small part. Load: larger chunks and fewer partials
+# save about a fifth, so leaving lies more than that below entering. New speakers are refused here for delay alone: what
+# load has room for, admission counts stream by stream.
 _BOUNDS: Final = (
     _Bounds(enter_delay_s=0.06, enter_load=0.80, leave_delay_s=0.02, leave_load=0.60),
     _Bounds(enter_delay_s=0.12, enter_load=0.90, leave_delay_s=0.04, leave_load=0.70),

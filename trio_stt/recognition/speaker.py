@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -44,14 +45,21 @@ class SpeakerRecogniser:
         log: structlog.stdlib.BoundLogger,
         *,
         give_up: Callable[[Recogniser], None],
+        stream_id: str = "",
+        on_spent: Callable[[float], None] = lambda cpu_s: None,
     ) -> None:
-        """`give_up` takes a recogniser that is given up to save memory, to close it later, and returns at once."""
+        """`give_up` takes a recogniser that is given up to save memory, to close it later, and returns at once.
+
+        `on_spent` is told the CPU time of each call, in s, also of one that failed.
+        """
         self._engine = engine
         self._decoders = decoders
         self._breaker = breaker
         self._resting = resting
         self._log = log
         self._give_up = give_up
+        self._stream_id = stream_id
+        self._on_spent = on_spent
         self._recogniser: Recogniser | None = None
         self._decoded_samples = 0  # by this recogniser
         self._utterance: list[Samples] = []
@@ -107,7 +115,7 @@ class SpeakerRecogniser:
                 self._engine.close(recogniser)
 
         try:
-            await self._decoders.run(close)
+            await self._decoders.run(close, self._stream_id)
         except EngineError as error:
             self._log.warning("recogniser_close_failed", error=str(error))
 
@@ -133,10 +141,19 @@ class SpeakerRecogniser:
         return recogniser
 
     async def _attempt(self, decode: Callable[[Recogniser, Samples], T], samples: Samples) -> T | None:
+        spent_s: list[float] = []
+
+        def decode_and_measure() -> T:
+            began = time.thread_time()
+            try:
+                return self._decode_in_thread(decode, samples)
+            finally:
+                spent_s.append(time.thread_time() - began)
+
         for _ in range(ATTEMPTS):
             await self._breaker.wait_closed()
             try:
-                result = await self._decoders.run(lambda: self._decode_in_thread(decode, samples))
+                result = await self._decoders.run(decode_and_measure, self._stream_id)
             except EngineError as error:
                 # The failed recogniser is dropped, never given back: nobody knows what state it is in.
                 self._recogniser = None
@@ -145,6 +162,8 @@ class SpeakerRecogniser:
             else:
                 self._breaker.record(ok=True)
                 return result
+            finally:
+                self._on_spent(spent_s.pop() if spent_s else 0.0)
         self._log.error("utterance_lost", attempts=ATTEMPTS, audio_s=sum(map(len, self._utterance)) / SAMPLE_RATE)
         return None
 

@@ -272,7 +272,7 @@ async def test_a_stream_cut_while_its_final_is_awaited_still_ends_its_utterance(
     await ann.run(for_s=0.1)
 
     class Stuck(InlineDecoders):
-        async def run(self, call):
+        async def run(self, call, owner=""):
             await trio.sleep_forever()
 
     ann.captioner._recogniser._decoders = Stuck()

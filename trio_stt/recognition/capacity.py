@@ -1,0 +1,187 @@
+"""How many streams the instance can serve, and how much of that is used: in core-seconds a second, never in wall time.
+
+Each stream counts with what its decoding costs: at first what is expected of its kind, then more and more what was
+measured. So a hundred people in conversation, who speak by turns, may be let in where sixty who never pause may not;
+and a crowd that comes at one moment is counted before it has shown its load. No clock and no event loop: times are
+passed in.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+from attrs import define, field, frozen
+
+DECODE_SHARE: Final = 0.7
+"""Share of the cores that may decode, by the costs measured before there is any load. The rest is for the event loop
+and for the kernel."""
+
+PROCESS_SHARE: Final = 0.9
+"""Share of the cores that the whole process may use, by what was measured under load. Near 1, queues grow without
+bound; and clients that come back are let in whatever the load."""
+
+LOOP_SHARE: Final = 0.8
+"""Share of one core that the event loop's thread may use: on many cores it is the first to have no time left."""
+
+STREAM_PRIOR_S: Final = 3.0
+"""A stream's expected cost weighs as much as so many seconds of its measured one."""
+
+STREAM_MEMORY_S: Final = 20.0
+"""A stream's measured cost is forgotten with this time constant: some turns of a conversation."""
+
+KIND_PRIOR_S: Final = 60.0
+"""What is assumed of a kind of stream weighs as much as so many stream-seconds of what was measured."""
+
+KIND_MEMORY_S: Final = 300.0
+"""What was measured of a kind of stream is forgotten with this time constant."""
+
+LATE_S: Final = 0.25
+"""Recogniser calls that begin so late, on average, show that there is less capacity than was thought."""
+
+PUNCTUAL_S: Final = 0.05
+"""Recogniser calls that begin no later than this let a capacity that was lowered grow again."""
+
+LOWER_EVERY_S: Final = 5.0
+LOWER_BY: Final = 0.05
+RAISE_BY_PER_S: Final = 0.002
+LEAST_FACTOR: Final = 0.3
+"""When late, capacity falls to 5 % below what is used, at most every 5 s and to 30 % in all; when punctual it grows by
+0.2 % a second. So slow that it is found again where it was lost, not passed at once: without this it would swing."""
+
+
+@frozen
+class CpuTimes:
+    """CPU seconds used so far, by the whole process and by the event loop's thread."""
+
+    process_s: float
+    loop_s: float
+
+
+@define
+class _Rate:
+    """Core-seconds a second, from a prior and from what was measured, which is forgotten by and by."""
+
+    prior: float
+    prior_s: float
+    memory_s: float
+    cpu_s: float = 0.0
+    seconds: float = 0.0
+
+    @property
+    def value(self) -> float:
+        return (self.prior * self.prior_s + self.cpu_s) / (self.prior_s + self.seconds)
+
+    def add(self, cpu_s: float, seconds: float, *, elapsed_s: float) -> None:
+        kept = math.exp(-elapsed_s / self.memory_s)
+        self.cpu_s = self.cpu_s * kept + cpu_s
+        self.seconds = self.seconds * kept + seconds
+
+
+@define
+class _Stream:
+    continuous: bool
+    cost: _Rate
+    counted: float  # what the sum of all streams has of it
+    fresh_cpu_s: float = field(default=0.0)  # since the last look
+
+
+class Capacity:
+    """The streams that are in, what they cost, and whether one more fits. Used on the event loop only."""
+
+    def __init__(self, cores: int, decode_cost: float) -> None:
+        """`decode_cost`: core-seconds of decoding for a second of unbroken speech, as far as known yet."""
+        self._cores = cores
+        self._streams: dict[str, _Stream] = {}
+        self._decoding = 0.0  # the sum of all streams' `counted`
+        self._factor = 1.0
+        self._lowered_at = -math.inf
+        self._looked_at: float | None = None
+        self._cpu = CpuTimes(0.0, 0.0)
+        self._fresh_cpu_s = {False: 0.0, True: 0.0}  # by kind, since the last look; of streams that are over too
+        self.calibrate(decode_cost)
+
+    def calibrate(self, decode_cost: float) -> None:
+        """The cost of decoding was measured: what was expected of newcomers before is forgotten."""
+        self.decode_cost = decode_cost
+        rest = decode_cost * (PROCESS_SHARE / DECODE_SHARE - 1)
+        # By whether silence is decoded too. What gated streams cost is learnt: their speakers may not pause either.
+        self._kinds = {kind: _Rate(decode_cost, KIND_PRIOR_S, KIND_MEMORY_S) for kind in (False, True)}
+        self._rest = _Rate(rest, KIND_PRIOR_S, KIND_MEMORY_S)
+        self._loop = _Rate(rest, KIND_PRIOR_S, KIND_MEMORY_S)
+
+    @property
+    def calibrated_streams(self) -> int:
+        """Streams of unbroken speech that fit, by the calibration alone; at least one."""
+        return max(1, math.floor(self._cores * DECODE_SHARE / self.decode_cost))
+
+    @property
+    def load(self) -> float:
+        """Used share of the capacity; 1 is all."""
+        count = len(self._streams)
+        cpu = (self._decoding + count * self._rest.value) / (self._cores * PROCESS_SHARE)
+        return max(cpu, count * self._loop.value / LOOP_SHARE) / self._factor
+
+    @property
+    def factor(self) -> float:
+        """What lateness has left of the capacity; 1 is all."""
+        return self._factor
+
+    def room(self, *, continuous: bool = False) -> int:
+        """How many more streams of that kind fit now. `continuous`: decoded without a speech gate."""
+        each = self._kinds[continuous].value + self._rest.value
+        share = max(each / (self._cores * PROCESS_SHARE), self._loop.value / LOOP_SHARE) / self._factor
+        # A billionth, so that streams which fit by the calibration are not kept out by rounding.
+        fitting = max(0, math.floor((1 - self.load) / share + 1e-9))
+        return fitting if self._streams else max(1, fitting)
+
+    def enter(self, stream_id: str, *, continuous: bool = False) -> None:
+        """A stream was let in: it counts from now on with what is expected of its kind."""
+        expected = self._kinds[continuous].value
+        self._streams[stream_id] = _Stream(continuous, _Rate(expected, STREAM_PRIOR_S, STREAM_MEMORY_S), expected)
+        self._decoding += expected
+
+    def leave(self, stream_id: str) -> None:
+        """A stream is over."""
+        self._decoding -= self._streams.pop(stream_id).counted
+
+    def spent(self, stream_id: str, cpu_s: float) -> None:
+        """A recogniser call of that stream took so much CPU time. A stream that is over is not counted."""
+        stream = self._streams.get(stream_id)
+        if stream is not None:
+            stream.fresh_cpu_s += cpu_s
+            self._fresh_cpu_s[stream.continuous] += cpu_s
+
+    def look(self, now: float, cpu: CpuTimes, *, delay_s: float) -> None:
+        """Takes what was measured since the last look, about once a second. `delay_s`: how late calls begin."""
+        elapsed_s = 0.0 if self._looked_at is None else now - self._looked_at
+        if elapsed_s > 0:
+            self._learn(elapsed_s, CpuTimes(cpu.process_s - self._cpu.process_s, cpu.loop_s - self._cpu.loop_s))
+            self._correct(now, elapsed_s, delay_s)
+        self._looked_at = now
+        self._cpu = cpu
+
+    def _learn(self, elapsed_s: float, used: CpuTimes) -> None:
+        decoding_s, self._fresh_cpu_s = self._fresh_cpu_s, {False: 0.0, True: 0.0}
+        counts = {False: 0, True: 0}
+        for stream in self._streams.values():
+            counts[stream.continuous] += 1
+            stream.cost.add(stream.fresh_cpu_s, elapsed_s, elapsed_s=elapsed_s)
+            stream.fresh_cpu_s = 0.0
+            stream.counted = stream.cost.value
+        self._decoding = sum(stream.counted for stream in self._streams.values())
+        stream_s = len(self._streams) * elapsed_s
+        for kind, rate in self._kinds.items():
+            rate.add(decoding_s[kind], counts[kind] * elapsed_s, elapsed_s=elapsed_s)
+        if stream_s:
+            rest_s = max(0.0, used.process_s - sum(decoding_s.values()))
+            self._rest.add(rest_s, stream_s, elapsed_s=elapsed_s)
+            self._loop.add(used.loop_s, stream_s, elapsed_s=elapsed_s)
+
+    def _correct(self, now: float, elapsed_s: float, delay_s: float) -> None:
+        if delay_s >= LATE_S and now - self._lowered_at >= LOWER_EVERY_S:
+            used = self.load * self._factor
+            self._factor = max(LEAST_FACTOR, min(self._factor, used * (1 - LOWER_BY)))
+            self._lowered_at = now
+        elif delay_s <= PUNCTUAL_S:
+            self._factor = min(1.0, self._factor + RAISE_BY_PER_S * elapsed_s)
