@@ -73,27 +73,26 @@ def _visible_faults(model: Path) -> list[str]:
 
 
 def _examine(model: Path, mend: str) -> None:
-    known = manifest.read(model)
-    faults = manifest.faults(model, known) if known is not None else []
+    """Compares the files with their sums while another process loads the model and decodes with it."""
+    with subprocess.Popen(
+        [sys.executable, "-m", __name__, str(model)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    ) as trial:
+        try:
+            known = manifest.read(model)
+            faults = manifest.faults(model, known) if known is not None else []
+            said = trial.communicate(timeout=TRIAL_TIMEOUT_S)[1].decode(errors="replace").strip().splitlines()
+        except subprocess.TimeoutExpired:
+            faults = [*faults, f"it does not decode a second of noise within {TRIAL_TIMEOUT_S:g} s"]
+        finally:
+            trial.kill()
+    if trial.returncode < 0 and not faults:
+        faults = ["libvosk crashes on it"]
     if faults:
         raise ModelError(f"The speech model in {model} is damaged: {'; '.join(faults)}. {mend}")
-    try:
-        trial = subprocess.run(
-            [sys.executable, "-m", __name__, str(model)],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=TRIAL_TIMEOUT_S,
-            check=False,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise ModelError(
-            f"The speech model in {model} is damaged: it does not decode a second of noise within "
-            f"{TRIAL_TIMEOUT_S:g} s. {mend}"
-        ) from error
-    if trial.returncode < 0:
-        raise ModelError(f"The speech model in {model} is damaged: libvosk crashes on it. {mend}")
     if trial.returncode:
-        said = trial.stderr.decode(errors="replace").strip().splitlines()
         raise ModelError(said[-1] if said else f"The speech model in {model} cannot be loaded. {mend}")
 
 
