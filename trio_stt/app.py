@@ -82,13 +82,14 @@ class Instance:
         self.sessions = Sessions()
         self.connections = Connections(on_close=self.metrics.count_close)
         self.decoders = Decoders(settings.decode_cores)
-        self.breaker = self._make_breaker("vosk", settings.model_path.name)
+        self.breakers = {primary_subtag(settings.language): self._make_breaker("vosk", settings.model_path.name)}
+        """By language (primary subtag): one for each engine and model."""
         self.capacity = Capacity(settings.decode_cores, settings.decode_cost or calibration.ASSUMED_COST)
         self.degradation = Degradation(settings.decode_chunk_ms)
         self.resting: Resting[SpeakerRecogniser] = Resting(settings.adaptation_memory_mb)
         self._to_close, self._closing = trio.open_memory_channel[Recogniser](math.inf)
         self.admission = Admission(
-            breakers={primary_subtag(settings.language): self.breaker},
+            breakers=self.breakers,
             max_speakers=settings.max_concurrent_clients,
             max_listeners=settings.max_listeners,
             session_max_clients=settings.session_max_clients,
@@ -137,7 +138,8 @@ class Instance:
                 advice=f"decoding is several times slower; run 'trio-stt models compile {self.settings.language}'",
             )
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self.breaker.keep_probing, self._probe)
+            for breaker in self.breakers.values():
+                nursery.start_soon(breaker.keep_probing, self._probe)
             nursery.start_soon(memory.keep_trimming)
             nursery.start_soon(self._close_recognisers, engine)
             nursery.start_soon(self._keep_measuring)
@@ -295,7 +297,7 @@ class Instance:
             recogniser=SpeakerRecogniser(
                 self._engine,
                 self.decoders,
-                self.breaker,
+                self.breakers[primary_subtag(request.language)],
                 self.resting,
                 log,
                 give_up=self._to_close.send_nowait,
@@ -344,7 +346,7 @@ class Instance:
                 admission=self.admission,
                 connections=self.connections,
                 metrics=self.metrics,
-                breakers=(self.breaker,),
+                breakers=tuple(self.breakers.values()),
                 decoders=self.decoders,
                 capacity=self.capacity,
                 degradation=self.degradation,
@@ -391,23 +393,35 @@ class Instance:
         return PartHealth(Status.HEALTHY, "loaded", self._model)
 
     def _breaker_health(self) -> PartHealth:
-        seen = self.breaker.statistics()
-        states = {self.breaker.name: seen.state.value}
-        figures: dict[str, object] = {"breakers": states, "recent_failures": seen.failures}
-        status = {
+        seen = {breaker.name: breaker.statistics() for breaker in self.breakers.values()}
+        figures: dict[str, object] = {
+            "breakers": {name: one.state.value for name, one in seen.items()},
+            "recent_failures": sum(one.failures for one in seen.values()),
+        }
+        states = {
             BreakerState.CLOSED: Status.HEALTHY,
             BreakerState.HALF_OPEN: Status.DEGRADED,
             BreakerState.OPEN: Status.UNHEALTHY,
-        }[seen.state]
+        }
+        status = max(states[one.state] for one in seen.values())
         return PartHealth(
             status, "working" if status is Status.HEALTHY else "failing, new speakers are refused", figures
         )
 
     def _decoder_health(self) -> PartHealth:
         seen = self.decoders.statistics()
-        figures: dict[str, object] = {"threads": seen.threads, "busy": seen.busy, "waiting": seen.waiting}
+        level = self.degradation.level
+        figures: dict[str, object] = {
+            "threads": seen.threads,
+            "busy": seen.busy,
+            "waiting": seen.waiting,
+            "delay_seconds": round(seen.delay_s, 3),
+            "level": level.name,
+        }
         if seen.oldest_call_s > self.settings.decode_hang_s:
             return PartHealth(Status.UNHEALTHY, f"a decoding call has hung for {seen.oldest_call_s:.0f} s", figures)
+        if level.number:
+            return PartHealth(Status.DEGRADED, f"busy: {level.name.replace('_', ' ')}", figures)
         return PartHealth(Status.HEALTHY, "working", figures)
 
     def _voice_health(self) -> PartHealth:
@@ -431,9 +445,24 @@ class Instance:
             lambda: self.decoders.statistics().waiting,
         )
         gauge("recogniser_memory_mb", "What recognisers take, by estimate", lambda: self.resting.memory_mb)
-        gauge("breaker_open", "1 while the recogniser's breaker is not closed", lambda: float(not self.breaker.admits))
+        gauge("decoder_delay_seconds", "How late calls begin", lambda: self.decoders.statistics().delay_s)
+        gauge("load", "Used share of the capacity", lambda: self.capacity.load)
+        gauge("service_level", "0 full, 1 fewer partials, 2 larger chunks, 3 refuse new", self._level_number)
+        self.metrics.gauges(
+            "breaker_open",
+            "1 while the breaker of an engine with a model is not closed",
+            "breaker",
+            {breaker.name: _not_admitting(breaker) for breaker in self.breakers.values()},
+        )
         gauge(
             "voice_activity_degraded",
             "1 while the preferred detector is not in use",
             lambda: float(self.voice.degraded),
         )
+
+    def _level_number(self) -> float:
+        return self.degradation.level.number
+
+
+def _not_admitting(breaker: Breaker) -> Callable[[], float]:
+    return lambda: float(not breaker.admits)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
@@ -35,6 +35,12 @@ class Metrics:
     def gauge(self, name: str, help: str, read: Callable[[], float]) -> None:
         """A gauge that is read when somebody scrapes."""
         Gauge(f"trio_stt_{name}", help, registry=self.registry).set_function(read)
+
+    def gauges(self, name: str, help: str, label: str, reads: Mapping[str, Callable[[], float]]) -> None:
+        """A gauge with a label, whose values are known from the start."""
+        gauge = Gauge(f"trio_stt_{name}", help, (label,), registry=self.registry)
+        for value, read in reads.items():
+            gauge.labels(value).set_function(read)
 
     def count_close(self, code: int) -> None:
         """Counts a connection that ended. Peers choose their own codes: those the wire does not name are one label."""

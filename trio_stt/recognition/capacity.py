@@ -49,6 +49,8 @@ LEAST_FACTOR: Final = 0.3
 """When late, capacity falls to 5 % below what is used, at most every 5 s and to 30 % in all; when punctual it grows by
 0.2 % a second. So slow that it is found again where it was lost, not passed at once: without this it would swing."""
 
+_ROUNDING: Final = 1e-9  # no stream that just fits is kept out by arithmetic
+
 
 @frozen
 class CpuTimes:
@@ -113,7 +115,7 @@ class Capacity:
     @property
     def calibrated_streams(self) -> int:
         """Streams of unbroken speech that fit, by the calibration alone; at least one."""
-        return max(1, math.floor(self._cores * DECODE_SHARE / self.decode_cost))
+        return max(1, math.floor(self._cores * DECODE_SHARE / self.decode_cost + _ROUNDING))
 
     @property
     def load(self) -> float:
@@ -131,8 +133,7 @@ class Capacity:
         """How many more streams of that kind fit now. `continuous`: decoded without a speech gate."""
         each = self._kinds[continuous].value + self._rest.value
         share = max(each / (self._cores * PROCESS_SHARE), self._loop.value / LOOP_SHARE) / self._factor
-        # A billionth, so that streams which fit by the calibration are not kept out by rounding.
-        fitting = max(0, math.floor((1 - self.load) / share + 1e-9))
+        fitting = max(0, math.floor((1 - self.load) / share + _ROUNDING))
         return fitting if self._streams else max(1, fitting)
 
     def enter(self, stream_id: str, *, continuous: bool = False) -> None:
@@ -168,11 +169,13 @@ class Capacity:
             counts[stream.continuous] += 1
             stream.cost.add(stream.fresh_cpu_s, elapsed_s, elapsed_s=elapsed_s)
             stream.fresh_cpu_s = 0.0
+        for kind, rate in self._kinds.items():
+            rate.add(decoding_s[kind], counts[kind] * elapsed_s, elapsed_s=elapsed_s)
+        for stream in self._streams.values():
+            stream.cost.prior = self._kinds[stream.continuous].value
             stream.counted = stream.cost.value
         self._decoding = sum(stream.counted for stream in self._streams.values())
         stream_s = len(self._streams) * elapsed_s
-        for kind, rate in self._kinds.items():
-            rate.add(decoding_s[kind], counts[kind] * elapsed_s, elapsed_s=elapsed_s)
         if stream_s:
             rest_s = max(0.0, used.process_s - sum(decoding_s.values()))
             self._rest.add(rest_s, stream_s, elapsed_s=elapsed_s)
