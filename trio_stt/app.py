@@ -289,6 +289,20 @@ class Instance:
             self.metrics.lag.observe(lag_ms() / 1000)
             session.publish(transcript)
 
+        since_partial = 0  # samples
+
+        def wants_partial() -> bool:
+            nonlocal since_partial
+            if since_partial < self.degradation.level.partial_every_ms * SAMPLE_RATE // 1000:
+                return False
+            since_partial = 0
+            return session.wants_partials
+
+        def count_decoded(samples: int) -> None:
+            nonlocal since_partial
+            since_partial += samples
+            self.metrics.speech_seconds.inc(samples / SAMPLE_RATE)
+
         return Captioner(
             request,
             stream_id,
@@ -305,8 +319,8 @@ class Instance:
                 on_spent=lambda cpu_s: self.capacity.spent(stream_id, cpu_s),
             ),
             publish=publish,
-            wants_partials=lambda: session.wants_partials,
-            on_decoded=lambda samples: self.metrics.speech_seconds.inc(samples / SAMPLE_RATE),
+            wants_partials=wants_partial,
+            on_decoded=count_decoded,
             lag_ms=lag_ms,
             chunk_samples=self._chunk_samples,
             log=log,
