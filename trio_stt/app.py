@@ -84,7 +84,9 @@ class Instance:
         self.decoders = Decoders(settings.decode_cores)
         self.breakers = {primary_subtag(settings.language): self._make_breaker("vosk", settings.model_path.name)}
         """By language (primary subtag): one for each engine and model."""
-        self.capacity = Capacity(settings.decode_cores, settings.decode_cost or calibration.ASSUMED_COST)
+        self.capacity = Capacity(
+            settings.decode_cores, settings.decode_cost or calibration.ASSUMED_COST, max_load=settings.max_load
+        )
         self.degradation = Degradation(settings.decode_chunk_ms)
         self.resting: Resting[SpeakerRecogniser] = Resting(settings.adaptation_memory_mb)
         self._to_close, self._closing = trio.open_memory_channel[Recogniser](math.inf)

@@ -145,6 +145,11 @@ class Settings:
         "Core-seconds that decoding a second of speech costs, by which speakers are let in before there is any load; "
         "0: measured at the first start.",
     )
+    max_load: float = _setting(
+        0.8,
+        _number(0.05, 100),
+        "Share of DECODE_CORES that the server may use, by measured CPU time; beyond it new speakers get 503.",
+    )
     cache_dir: str = _setting(
         "",
         str,

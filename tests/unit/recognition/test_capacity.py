@@ -11,7 +11,7 @@ class Machine:
     """A capacity and the streams that use it: each decodes a share of its time, at a cost of its own."""
 
     def __init__(self, cores=2, cost=COST, real_cost=COST, rest=0.008):
-        self.capacity = Capacity(cores, cost)
+        self.capacity = Capacity(cores, cost, max_load=0.9)
         self.real_cost = real_cost
         self.rest = rest
         self.delay_s = 0.0
@@ -46,7 +46,7 @@ class Machine:
 
 @pytest.mark.parametrize(("cores", "cost", "streams"), [(2, 0.025, 56), (1, 0.05, 14), (1, 5.0, 1)])
 def test_before_any_load_as_many_fit_as_the_calibration_says(cores, cost, streams):
-    capacity = Capacity(cores, cost)
+    capacity = Capacity(cores, cost, max_load=0.9)
     assert capacity.calibrated_streams == streams
     assert capacity.room() == streams
 
@@ -146,11 +146,11 @@ def test_the_event_loop_bounds_what_many_cores_could_decode():
 
 
 def test_one_speaker_is_let_in_however_slow_the_machine():
-    assert Capacity(1, 50.0).room() == 1
+    assert Capacity(1, 50.0, max_load=0.9).room() == 1
 
 
 def test_a_new_calibration_replaces_what_was_assumed():
-    capacity = Capacity(2, 0.04)
+    capacity = Capacity(2, 0.04, max_load=0.9)
     capacity.calibrate(0.028)
     assert capacity.room() == 50
 
