@@ -13,12 +13,12 @@ from typing import Final
 
 from attrs import define, frozen
 
-DECODE_SHARE: Final = 0.7
-"""Share of the cores that may decode, by the costs measured before there is any load. The rest is for the event loop
-and for the kernel."""
+REST_SHARE: Final = 1 / 7
+"""What the process does besides decoding, as a share of that, until it is measured: with a `max_load` of 0.8, the usual
+0.7 of the cores may decode."""
 
-LOOP_SHARE: Final = 0.8
-"""Share of one core that the event loop's thread may use: on many cores it is the first to have no time left."""
+LOOP_COST: Final = 0.01
+"""Core-seconds a second that the event loop's thread spends on a stream, until it is measured: 0.0075 to 0.011 were."""
 
 SETTLE_S: Final = 2.0
 """A stream's first seconds say nothing of its cost: there is little to decode before its speaker has said something."""
@@ -95,10 +95,11 @@ class Capacity:
     def __init__(self, cores: int, decode_cost: float, *, max_load: float) -> None:
         """`decode_cost`: core-seconds of decoding for a second of unbroken speech, as far as known yet.
 
-        `max_load`: share of the cores that the whole process may use, by what is measured under load.
+        `max_load`: share of the cores that the whole process may use, and of one core that the event loop's thread may,
+        by what is measured under load.
         """
-        self._cores = cores
         self._budget = cores * max_load
+        self._loop_budget = max_load  # the event loop has one core: where there are many, it is the first to be busy
         self._streams: dict[str, _Stream] = {}
         self._decoding = 0.0  # the sum of all streams' `counted`
         self._factor = 1.0
@@ -111,23 +112,23 @@ class Capacity:
     def calibrate(self, decode_cost: float) -> None:
         """The cost of decoding was measured: what was expected of newcomers before is forgotten."""
         self.decode_cost = decode_cost
-        rest = max(0.0, self._budget / (self._cores * DECODE_SHARE) - 1) * decode_cost
+        rest = decode_cost * REST_SHARE
         # By whether silence is decoded too. What gated streams cost is learnt: their speakers may not pause either.
         self._kinds = {kind: _Rate(decode_cost, KIND_PRIOR_S, KIND_MEMORY_S) for kind in (False, True)}
         self._rest = _Rate(rest, KIND_PRIOR_S, KIND_MEMORY_S)
-        self._loop = _Rate(rest, KIND_PRIOR_S, KIND_MEMORY_S)
+        self._loop = _Rate(LOOP_COST, KIND_PRIOR_S, KIND_MEMORY_S)
 
     @property
     def calibrated_streams(self) -> int:
         """Streams of unbroken speech that fit, by the calibration alone; at least one."""
-        return max(1, math.floor(self._cores * DECODE_SHARE / self.decode_cost + _ROUNDING))
+        return max(1, math.floor(self._budget / (self.decode_cost * (1 + REST_SHARE)) + _ROUNDING))
 
     @property
     def load(self) -> float:
         """Used share of the capacity; 1 is all."""
         count = len(self._streams)
         cpu = (self._decoding + count * self._rest.value) / self._budget
-        return max(cpu, count * self._loop.value / LOOP_SHARE) / self._factor
+        return max(cpu, count * self._loop.value / self._loop_budget) / self._factor
 
     @property
     def factor(self) -> float:
@@ -137,7 +138,7 @@ class Capacity:
     def room(self, *, continuous: bool = False) -> int:
         """How many more streams of that kind fit now. `continuous`: decoded without a speech gate."""
         each = self._kinds[continuous].value + self._rest.value
-        share = max(each / self._budget, self._loop.value / LOOP_SHARE) / self._factor
+        share = max(each / self._budget, self._loop.value / self._loop_budget) / self._factor
         fitting = max(0, math.floor((1 - self.load) / share + _ROUNDING))
         return fitting if self._streams else max(1, fitting)
 

