@@ -24,24 +24,30 @@ from trio_stt.dialects.request import Limits, Refusal, parse_request, primary_su
 from trio_stt.dialects.vosk_server import StreamConfig
 from trio_stt.gateway import http
 from trio_stt.gateway.admission import Admission, Readiness
-from trio_stt.gateway.connection import RESTARTING
+from trio_stt.gateway.connection import OUR_FAULT, RESTARTING
 from trio_stt.gateway.connections import Connections
 from trio_stt.gateway.http_connection import Handler, Upgrade
 from trio_stt.gateway.socket import Socket
-from trio_stt.gateway.vosk_server import VoskServerConnection, VoskServerSurroundings, request_of
+from trio_stt.gateway.vosk_server import VoskServerConnection, VoskServerSurroundings, decodes_silence, request_of
 from trio_stt.gateway.websocket import CallSurroundings, NativeConnection
 from trio_stt.operations import memory
 from trio_stt.operations.health import Health, PartHealth, Status, memory_health
 from trio_stt.operations.metrics import Metrics
-from trio_stt.recognition.breaker import Breaker, BreakerState
+from trio_stt.recognition import calibration
+from trio_stt.recognition.breaker import Breaker, BreakerState, breaker_name
 from trio_stt.recognition.call_recorder import CallRecorder, RecordingEngine
-from trio_stt.recognition.decoders import Decoders, chunk_ms
+from trio_stt.recognition.capacity import Capacity, CpuTimes
+from trio_stt.recognition.decoders import CallUnderWay, Decoders, chunk_ms
+from trio_stt.recognition.degradation import Degradation
 from trio_stt.recognition.engine import SAMPLE_RATE, Engine, EngineError, PlainOptions, Recogniser
 from trio_stt.recognition.lock_step import LockStepRecogniser
 from trio_stt.recognition.model_choice import ModelChoice
+from trio_stt.recognition.model_record import ModelIdentity, ModelRecord, ModelRecords, identify
+from trio_stt.recognition.model_trial import check_model
 from trio_stt.recognition.resting import Resting
 from trio_stt.recognition.speaker import SpeakerRecogniser
 from trio_stt.recognition.vosk_engine import VoskEngine, warm_up
+from trio_stt.recognition.watchdog import wait_for_hang
 from trio_stt.sessions.backlog import Backlog
 from trio_stt.sessions.captioner import Captioner
 from trio_stt.sessions.gated_listener import GatedListener
@@ -50,12 +56,22 @@ from trio_stt.sessions.pace import BEAT_MS, next_beat
 from trio_stt.sessions.session import Session, Sessions
 from trio_stt.settings import Settings
 
+LOOK_EVERY_S = 0.5
+"""How often load is measured and the level of service decided."""
+
+FINISHING_SHARE = 0.2
+"""Share of the drain's time, after clients were told to go elsewhere, that is left for the last words of who stayed."""
+
+CALLS_LOOK_EVERY_S = 0.02
+
 RECORD_CALLS = "TRIO_STT_RECORD_CALLS"
 """A file that `trio-stt bench server` has the server write its recogniser calls to; not a setting for users."""
 
 
 def load_vosk(settings: Settings) -> Engine:
     """The Vosk model that the settings name, loaded and probed. Blocks. Raises `ModelError` or `EngineError`."""
+    records = ModelRecords(settings.records_folder)
+    check_model(settings.model_path, settings.language, records)
     engine = VoskEngine(settings.model_path, recogniser_memory_mb=settings.recogniser_memory_mb)
     warm_up(engine)
     record_to = os.environ.get(RECORD_CALLS)
@@ -77,25 +93,26 @@ class Instance:
         self.health = Health()
         self.sessions = Sessions()
         self.connections = Connections(on_close=self.metrics.count_close)
-        self.decoders = Decoders(settings.decode_cores)
+        self.decoders = Decoders(settings.decode_cores, lambda owner, cpu_s: self.capacity.spent(owner, cpu_s))
         self._stream_numbers = itertools.count()
         self._plain: set[int] = set()  # numbers of the streams of which every frame is decoded
-        self.breaker = Breaker(
-            f"vosk-{settings.language}",
-            min_calls=settings.stt_circuit_breaker_min_calls,
-            wait_s=settings.stt_circuit_breaker_timeout,
-            on_failure=self.metrics.decode_failures.inc,
-            on_change=lambda state: self._log.warning("breaker", name=f"vosk-{settings.language}", state=state.value),
+        self.breakers = {primary_subtag(settings.language): self._make_breaker("vosk", settings.model_path.name)}
+        """By language (primary subtag): one for each engine and model."""
+        self.capacity = Capacity(
+            settings.decode_cores, settings.decode_cost or calibration.ASSUMED_COST, max_load=settings.max_load
         )
+        self.degradation = Degradation(settings.decode_chunk_ms)
         self.resting: Resting[SpeakerRecogniser] = Resting(settings.adaptation_memory_mb)
         self._to_close, self._closing = trio.open_memory_channel[Recogniser](math.inf)
         self.admission = Admission(
-            languages=frozenset({primary_subtag(settings.language)}),
+            breakers=self.breakers,
             max_speakers=settings.max_concurrent_clients,
             max_listeners=settings.max_listeners,
             session_max_clients=settings.session_max_clients,
-            breaker=self.breaker,
+            capacity=self.capacity,
+            degradation=self.degradation,
             replaces=self.sessions.replaces,
+            gated=settings.vad_enabled,
         )
         working, missing = detectors(settings.vad_engine, settings.vad_device)
         for error in missing:
@@ -144,9 +161,13 @@ class Instance:
                 advice=f"decoding is several times slower; run 'trio-stt models compile {self.settings.language}'",
             )
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self.breaker.keep_probing, self._probe)
+            for breaker in self.breakers.values():
+                nursery.start_soon(breaker.keep_probing, self._probe)
             nursery.start_soon(memory.keep_trimming)
             nursery.start_soon(self._close_recognisers, engine)
+            nursery.start_soon(self._keep_measuring)
+            if not self.settings.decode_cost:
+                nursery.start_soon(self._calibrate, engine)
             self.admission.readiness = Readiness.READY
             task_status.started()
 
@@ -164,6 +185,89 @@ class Instance:
         self.connections.stop_all(RESTARTING)
         await self.connections.wait_empty()
 
+    async def wait_for_hang(self) -> CallUnderWay:
+        """Returns a recogniser call that has hung. May be cancelled."""
+        return await wait_for_hang(self.decoders, self.settings.decode_hang_s)
+
+    async def leave(self, hung: CallUnderWay, within_s: float) -> None:
+        """A call hangs: takes no new clients, ends its stream (1011), sends the others away and at last ends them too.
+
+        Returns when all are gone, at most `within_s` later.
+        """
+        self._say_hung(hung)
+        self.admission.readiness = Readiness.DRAINING
+        self.connections.hang_up(hung.owner, OUR_FAULT)
+        with trio.move_on_after(within_s):
+            leave_s = within_s * (1 - FINISHING_SHARE)
+            self.connections.send_all_away(round(leave_s * 1000), "restarting")
+            with trio.move_on_after(leave_s):
+                await self.connections.wait_empty()
+            await self.drain()
+
+    async def cut(self, within_s: float) -> list[CallUnderWay]:
+        """Ends the streams that are left. Returns the calls that hang: begun before, not over `within_s` later."""
+        self.connections.cut_all()
+        began = time.monotonic()
+
+        def old_calls() -> list[CallUnderWay]:
+            return [call for call in self.decoders.under_way() if call.age_s >= time.monotonic() - began]
+
+        with trio.move_on_after(within_s):
+            await self.connections.wait_empty()
+            while old_calls():  # noqa: ASYNC110  (it is threads that end them)
+                await trio.sleep(CALLS_LOOK_EVERY_S)
+        hung = old_calls()
+        for call in hung:
+            self._say_hung(call)
+            self.connections.hang_up(call.owner, RESTARTING)
+        return hung
+
+    def _say_hung(self, call: CallUnderWay) -> None:
+        self._log.error("decoder_hung", hung_stream_id=call.owner, seconds=round(call.age_s, 1))
+
+    async def _keep_measuring(self) -> None:
+        """Measures load and decides the level of service, until cancelled."""
+        while True:
+            now, delay_s = trio.current_time(), self.decoders.statistics().delay_s
+            self.capacity.look(now, CpuTimes(time.process_time(), time.thread_time()), delay_s=delay_s)
+            before = self.degradation.level
+            level = self.degradation.update(now, delay_s=delay_s, load=self.capacity.load)
+            if level is not before:
+                load = round(self.capacity.load, 3)
+                self._log.info("service_level", name=level.name, delay_s=round(delay_s, 3), load=load)
+            await trio.sleep(LOOK_EVERY_S)
+
+    async def _calibrate(self, engine: Engine) -> None:
+        """Finds out what decoding costs here: from the last start, else by decoding canned speech for a second."""
+        began = time.monotonic()
+        records = ModelRecords(self.settings.records_folder)
+        identity = await trio.to_thread.run_sync(identify, self.settings.model_path)
+        cost = remembered = records.read(identity).decode_cost
+        if cost is None:
+            measurement = calibration.Measurement(engine, calibration.canned_speech())
+            try:
+                while await self.decoders.run(measurement.step):
+                    pass
+            except EngineError as error:
+                self._log.warning("calibration_failed", error=str(error))
+                return
+            cost = measurement.decode_cost
+            self._remember(identity, ModelRecord(works=True, decode_cost=cost), records)
+        self.capacity.calibrate(cost)
+        self._log.info(
+            "calibrated",
+            decode_cost=round(cost, 4),
+            speakers=self.capacity.calibrated_streams,
+            remembered=remembered is not None,
+            seconds=round(time.monotonic() - began, 3),
+        )
+
+    def _remember(self, identity: ModelIdentity, record: ModelRecord, records: ModelRecords) -> None:
+        try:
+            records.write(identity, record)
+        except OSError as error:
+            self._log.warning("model_record_not_written", error=str(error))
+
     async def _close_recognisers(self, engine: Engine) -> None:
         """Frees, off everybody's way, the recognisers that were given up to save memory. Runs until cancelled."""
         while True:
@@ -173,6 +277,16 @@ class Instance:
                 await self.decoders.run(lambda held=held: engine.close(held.pop()))  # type: ignore[misc]
             except EngineError as error:
                 self._log.warning("recogniser_close_failed", error=str(error))
+
+    def _make_breaker(self, engine: str, model: str) -> Breaker:
+        name = breaker_name(engine, model)
+        return Breaker(
+            name,
+            min_calls=self.settings.stt_circuit_breaker_min_calls,
+            wait_s=self.settings.stt_circuit_breaker_timeout,
+            on_failure=self.metrics.decode_failures.inc,
+            on_change=lambda state: self._log.warning("breaker", name=name, state=state.value),
+        )
 
     async def _probe(self) -> bool:
         """Whether the recogniser works on canned audio."""
@@ -218,19 +332,24 @@ class Instance:
             recogniser=SpeakerRecogniser(
                 self._loaded_engine,
                 self.decoders,
-                self.breaker,
+                self._breaker_of(request),
                 self.resting,
                 log,
                 give_up=self._to_close.send_nowait,
+                stream_id=stream_id,
             ),
             publish=publish,
             wants_partials=wants_partials,
             on_decoded=lambda samples: self.metrics.speech_seconds.inc(samples / SAMPLE_RATE),
             lag_ms=lambda: _lag_ms(backlog),
             chunk_ms=self._chunk_ms,
+            partial_every_ms=lambda: self.degradation.level.partial_every_ms,
             number=next(self._stream_numbers),
             log=log,
         )
+
+    def _breaker_of(self, request: StreamRequest) -> Breaker:
+        return self.breakers[primary_subtag(request.language)]
 
     @property
     def _loaded_engine(self) -> Engine:
@@ -239,24 +358,36 @@ class Instance:
         return self._engine
 
     async def _open_listener(
-        self, config: StreamConfig, request: StreamRequest, backlog: Backlog, log: structlog.stdlib.BoundLogger
+        self,
+        config: StreamConfig,
+        request: StreamRequest,
+        stream_id: str,
+        backlog: Backlog,
+        log: structlog.stdlib.BoundLogger,
     ) -> Listener:
         """What hears a client of vosk-server. Raises `ModelError` if a model that it needs cannot be loaded."""
         as_it_comes = bool(config.model or config.phrase_list or config.max_alternatives)
         if self.settings.vosk_server_gate and not as_it_comes:
             request = attrs.evolve(request, sample_rate=config.sample_rate)
             return GatedListener(
-                lambda publish: self._captioner(request, request.session_id, publish, lambda: True, backlog, log),
+                lambda publish: self._captioner(request, stream_id, publish, lambda: True, backlog, log),
                 words=config.words,
             )
         engine = await self._model_choice.engine(self._loaded_engine, config.model, phrases=bool(config.phrase_list))
         options = PlainOptions(config.sample_rate, config.words, config.max_alternatives, config.phrase_list)
         # What one client's phrases or model provoke must not turn others away.
-        breaker = None if config.model or config.phrase_list else self.breaker
+        breaker = None if config.model or config.phrase_list else self._breaker_of(request)
         number = next(self._stream_numbers)
         self._plain.add(number)
         return PlainListener(
-            LockStepRecogniser(engine, options, self.decoders, breaker, on_decoded=self.metrics.speech_seconds.inc),
+            LockStepRecogniser(
+                engine,
+                options,
+                self.decoders,
+                breaker,
+                on_decoded=self.metrics.speech_seconds.inc,
+                stream_id=stream_id,
+            ),
             next_beat=lambda: self._next_plain_beat(number),
             on_close=lambda: self._plain.discard(number),
         )
@@ -271,7 +402,8 @@ class Instance:
 
     def _chunk_ms(self) -> int:
         speaking = self.resting.speaking + len(self._plain)
-        return chunk_ms(self.settings.decode_chunk_ms, speaking, self.settings.decode_cores)
+        least_ms = chunk_ms(self.settings.decode_chunk_ms, speaking, self.settings.decode_cores)
+        return max(least_ms, self.degradation.level.chunk_ms)
 
     def _build_app(self) -> QuartTrio:
         app = QuartTrio("trio_stt")
@@ -284,8 +416,10 @@ class Instance:
                 admission=self.admission,
                 connections=self.connections,
                 metrics=self.metrics,
-                breakers=(self.breaker,),
+                breakers=tuple(self.breakers.values()),
                 decoders=self.decoders,
+                capacity=self.capacity,
+                degradation=self.degradation,
                 describe_service=self._describe,
             ),
         )
@@ -302,7 +436,7 @@ class Instance:
 
     async def _speak_as_to_vosk_server(self, upgrade: Upgrade, socket: Socket) -> Refusal | None:
         request = request_of(self.settings)
-        refusal = self.admission.check(request)
+        refusal = self.admission.check(request, continuous=decodes_silence(self.settings))
         if refusal is None:
             await VoskServerConnection(request, socket, self._around_vosk_server).run()
         return refusal
@@ -340,22 +474,35 @@ class Instance:
         return PartHealth(Status.HEALTHY, "loaded", self._model)
 
     def _breaker_health(self) -> PartHealth:
-        seen = self.breaker.statistics()
-        figures: dict[str, object] = {"breaker": seen.state.value, "recent_failures": seen.failures}
-        status = {
+        seen = {breaker.name: breaker.statistics() for breaker in self.breakers.values()}
+        figures: dict[str, object] = {
+            "breakers": {name: one.state.value for name, one in seen.items()},
+            "recent_failures": sum(one.failures for one in seen.values()),
+        }
+        states = {
             BreakerState.CLOSED: Status.HEALTHY,
             BreakerState.HALF_OPEN: Status.DEGRADED,
             BreakerState.OPEN: Status.UNHEALTHY,
-        }[seen.state]
+        }
+        status = max(states[one.state] for one in seen.values())
         return PartHealth(
             status, "working" if status is Status.HEALTHY else "failing, new speakers are refused", figures
         )
 
     def _decoder_health(self) -> PartHealth:
         seen = self.decoders.statistics()
-        figures: dict[str, object] = {"threads": seen.threads, "busy": seen.busy, "waiting": seen.waiting}
+        level = self.degradation.level
+        figures: dict[str, object] = {
+            "threads": seen.threads,
+            "busy": seen.busy,
+            "waiting": seen.waiting,
+            "delay_seconds": round(seen.delay_s, 3),
+            "level": level.name,
+        }
         if seen.oldest_call_s > self.settings.decode_hang_s:
             return PartHealth(Status.UNHEALTHY, f"a decoding call has hung for {seen.oldest_call_s:.0f} s", figures)
+        if level.number:
+            return PartHealth(Status.DEGRADED, f"busy: {level.name.replace('_', ' ')}", figures)
         return PartHealth(Status.HEALTHY, "working", figures)
 
     def _voice_health(self) -> PartHealth:
@@ -369,7 +516,7 @@ class Instance:
         gauge = self.metrics.gauge
         gauge("ready", "1 if new speakers are let in", lambda: float(self.admission.ready))
         gauge("speakers", "Speaking streams", lambda: self.admission.speakers)
-        gauge("speakers_limit", "Speaking streams that are let in", lambda: self.admission.max_speakers)
+        gauge("speakers_limit", "Speaking streams that are let in", lambda: self.admission.speakers_limit)
         gauge("listeners", "Listening clients", lambda: self.admission.listeners)
         gauge("sessions", "Calls with at least one client", lambda: len(self.sessions))
         gauge("decoder_threads_busy", "Threads that decode now", lambda: self.decoders.statistics().busy)
@@ -379,12 +526,27 @@ class Instance:
             lambda: self.decoders.statistics().waiting,
         )
         gauge("recogniser_memory_mb", "What recognisers take, by estimate", lambda: self.resting.memory_mb)
-        gauge("breaker_open", "1 while the recogniser's breaker is not closed", lambda: float(not self.breaker.admits))
+        gauge("decoder_delay_seconds", "How late calls begin", lambda: self.decoders.statistics().delay_s)
+        gauge("load", "Used share of the capacity", lambda: self.capacity.load)
+        gauge("service_level", "0 full, 1 fewer partials, 2 larger chunks, 3 refuse new", self._level_number)
+        self.metrics.gauges(
+            "breaker_open",
+            "1 while the breaker of an engine with a model is not closed",
+            "breaker",
+            {breaker.name: _not_admitting(breaker) for breaker in self.breakers.values()},
+        )
         gauge(
             "voice_activity_degraded",
             "1 while the preferred detector is not in use",
             lambda: float(self.voice.degraded),
         )
+
+    def _level_number(self) -> float:
+        return self.degradation.level.number
+
+
+def _not_admitting(breaker: Breaker) -> Callable[[], float]:
+    return lambda: float(not breaker.admits)
 
 
 def _lag_ms(backlog: Backlog) -> int:

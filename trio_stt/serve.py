@@ -16,8 +16,9 @@ from trio_stt.app import Instance
 from trio_stt.audio.vad import DetectorError
 from trio_stt.gateway.front import Front
 from trio_stt.gateway.http_connection import Route
-from trio_stt.operations.logs import close_logs, configure_logs
+from trio_stt.operations.logs import close_logs, configure_logs, end_process
 from trio_stt.operations.memory import limit_heaps, settle_garbage_collector
+from trio_stt.recognition.decoders import CallUnderWay
 from trio_stt.recognition.engine import EngineError, ModelError
 from trio_stt.settings import Settings, SettingsError, load
 
@@ -28,6 +29,18 @@ BACKLOG = 100
 """Connections that the kernel holds until they are accepted."""
 
 ENDING_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+HUNG_EXIT_CODE = 70
+"""A recogniser call did not return (``EX_SOFTWARE`` of BSD's sysexits.h)."""
+
+CUT_SHARE = 0.1
+"""Share of the drain's time, at its end, for streams that are cut: for their last finals and close frames."""
+
+LEAST_CUT_S = 0.5
+"""The same when there is little or no time to drain."""
+
+CLOSE_FRAMES_S = 0.3
+"""Before the process is ended with threads that hang: for close frames that are still on their way."""
 
 
 class AddressError(OSError):
@@ -40,12 +53,14 @@ async def serve(
     stop: trio.Event,
     hurry: trio.Event,
     make_instance: Callable[[Settings], Instance] = Instance,
+    end_process: Callable[[int], None] = end_process,
     task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serves until `stop` is set, then drains for at most `drain_timeout_s`, less if `hurry` is set.
 
     Starts (`task_status`) with the server's URL once speakers are let in. Raises `AddressError` or
-    `trio_stt.recognition.engine.ModelError`. If cancelled, connections are cut.
+    `trio_stt.recognition.engine.ModelError`. If cancelled, connections are cut. When a recogniser call does not return,
+    no thread can be waited for: `end_process` is called with `HUNG_EXIT_CODE`.
     """
     log = structlog.get_logger()
     async with AsyncExitStack() as held:
@@ -63,10 +78,14 @@ async def serve(
                 url = _url(main[0])
                 log.info("ready", url=url, instance=settings.instance)
                 task_status.started(url)
+                background.start_soon(_watch_for_hang, instance, end_process)
                 await stop.wait()
                 log.info("draining", streams=len(instance.connections), timeout_s=settings.drain_timeout_s)
-                await _drain(instance, settings.drain_timeout_s, hurry)
+                hung = await _drain(instance, settings.drain_timeout_s, hurry)
                 log.info("stopped", streams_cut=len(instance.connections))
+                if hung:
+                    await trio.sleep(CLOSE_FRAMES_S)
+                    end_process(HUNG_EXIT_CODE)
                 drained.set()
             background.cancel_scope.cancel()
 
@@ -95,18 +114,28 @@ def _url(listener: trio.SocketListener) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-async def _drain(instance: Instance, timeout_s: float, hurry: trio.Event) -> None:
+async def _drain(instance: Instance, timeout_s: float, hurry: trio.Event) -> list[CallUnderWay]:
+    """Ends all streams within `timeout_s`. Returns the recogniser calls that hang, whose streams cannot end."""
+    cut_s = max(LEAST_CUT_S, timeout_s * CUT_SHARE)
     async with trio.open_nursery() as nursery:
 
         async def wait_for_streams() -> None:
             await instance.drain()
             nursery.cancel_scope.cancel()
 
-        nursery.cancel_scope.deadline = trio.current_time() + timeout_s
+        nursery.cancel_scope.deadline = trio.current_time() + max(0, timeout_s - cut_s)
         nursery.start_soon(wait_for_streams)
         await hurry.wait()
         nursery.cancel_scope.cancel()
-    instance.connections.cut_all()
+    return await instance.cut(cut_s)
+
+
+async def _watch_for_hang(instance: Instance, end_process: Callable[[int], None]) -> None:
+    hung = await instance.wait_for_hang()
+    within_s = instance.settings.drain_timeout_s
+    await instance.leave(hung, max(0, within_s - CLOSE_FRAMES_S))
+    await trio.sleep(CLOSE_FRAMES_S)
+    end_process(HUNG_EXIT_CODE)
 
 
 async def serve_until_signal(settings: Settings) -> None:

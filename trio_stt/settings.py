@@ -151,6 +151,23 @@ class Settings:
         _integer(20, 1000),
         "Least audio given to the recogniser in one call, in ms; grows to 400 when many speak at once.",
     )
+    decode_cost: float = _setting(
+        0,
+        _number(0, 100),
+        "Core-seconds that decoding a second of speech costs, by which speakers are let in before there is any load; "
+        "0: measured at the first start.",
+    )
+    max_load: float = _setting(
+        0.8,
+        _number(0.05, 100),
+        "Share of DECODE_CORES that the server may use, by measured CPU time; beyond it new speakers get 503.",
+    )
+    cache_dir: str = _setting(
+        "",
+        str,
+        "Folder in which it is remembered that a model works here and what it costs; empty: trio-stt in "
+        "XDG_CACHE_HOME or ~/.cache; off: found out anew at each start.",
+    )
     max_utterance_s: float = _setting(
         30,
         _number(5, 120),
@@ -188,7 +205,11 @@ class Settings:
     vad_post_roll_ms: int = _setting(128, _integer(0, 2000), "Audio kept after the last speech; at most the hangover.")
 
     # Streams and sessions
-    max_concurrent_clients: int = _setting(50, _integer(1, 100_000), "Speaking streams at once; one more gets 503.")
+    max_concurrent_clients: int = _setting(
+        500,
+        _integer(1, 100_000),
+        "Speaking streams at once, whatever the machine could serve; one more gets 503. Measured load refuses earlier.",
+    )
     max_listeners: int = _setting(
         1000, _integer(0, 1_000_000), "Listening clients (speak=false) at once; one more gets 503."
     )
@@ -258,6 +279,16 @@ class Settings:
         if self.vosk_model_path is not None:
             return self.vosk_model_path
         return self.models_dir / ("vosk-model" if self.language == "en" else f"vosk-model-{self.language}")
+
+    @property
+    def records_folder(self) -> Path | None:
+        """Where `trio_stt.recognition.model_record` keeps its files; None: nowhere."""
+        if self.cache_dir.lower() == "off":
+            return None
+        if self.cache_dir:
+            return Path(self.cache_dir).expanduser()
+        home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+        return None if home.startswith("~") else Path(home) / "trio-stt"  # a user without a home
 
 
 def load(environment: Mapping[str, str] | None = None, env_file: Path | None = None) -> Settings:

@@ -17,12 +17,12 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 class ServerProcess:
-    """`trio-stt serve` and what it logs."""
+    """`trio-stt serve` (or the module `program`) and what it logs."""
 
-    def __init__(self, **environment: str) -> None:
+    def __init__(self, program: tuple[str, ...], **environment: str) -> None:
         settings = {"SERVER_PORT": "0", "LOG_FORMAT": "json", "SERVER_HOST": "127.0.0.1", **environment}
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "trio_stt", "serve"],
+            [sys.executable, "-m", *program],
             cwd=ROOT,
             env={**os.environ, **settings},
             stderr=subprocess.PIPE,
@@ -74,12 +74,20 @@ class ServerProcess:
 
 
 @contextmanager
-def server_process(**environment: str) -> Iterator[ServerProcess]:
-    process = ServerProcess(**environment)
+def server_process(program: tuple[str, ...] = ("trio_stt", "serve"), **environment: str) -> Iterator[ServerProcess]:
+    process = ServerProcess(program, **environment)
     try:
         yield process
     finally:
         process.close()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What servers find out about models stays out of the user's cache, and is found out once."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -18,13 +18,23 @@ from trio_stt.settings import Settings
 class Server:
     """A running server: its URL, its instance and the engine behind it."""
 
-    def __init__(self, url: str, instance: Instance, engine: FakeEngine, stop: trio.Event, hurry: trio.Event) -> None:
+    def __init__(
+        self,
+        url: str,
+        instance: Instance,
+        engine: FakeEngine,
+        stop: trio.Event,
+        hurry: trio.Event,
+        exit_codes: list[int],
+    ) -> None:
         self.http = url
         self.ws = url.replace("http:", "ws:")
         self.instance = instance
         self.engine = engine
         self.stop = stop
         self.hurry = hurry
+        self.exit_codes = exit_codes
+        """What the server would have ended its process with, had it been one."""
 
     @asynccontextmanager
     async def speaker(self, client_id: str = "ann", session_id: str = "call", **request):
@@ -44,8 +54,9 @@ class Server:
 
 
 def settings_for_tests(**changes) -> Settings:
-    """Free port, energy detector (it needs no model), short times."""
-    return Settings(**{"server_port": 0, "vad_engine": "energy", "drain_timeout_s": 5, **changes})
+    """Free port, energy detector and known cost (they need no model), short times."""
+    known = {"server_port": 0, "vad_engine": "energy", "drain_timeout_s": 5, "decode_cost": 0.001}
+    return Settings(**{**known, **changes})
 
 
 @asynccontextmanager
@@ -60,9 +71,17 @@ async def running_server(engine: FakeEngine | None = None, **changes):
 
     stop, hurry = trio.Event(), trio.Event()
     async with trio.open_nursery() as nursery:
-        start = partial(serve, settings_for_tests(**changes), stop=stop, hurry=hurry, make_instance=make_instance)
+        exit_codes: list[int] = []
+        start = partial(
+            serve,
+            settings_for_tests(**changes),
+            stop=stop,
+            hurry=hurry,
+            make_instance=make_instance,
+            end_process=exit_codes.append,
+        )
         url = await nursery.start(start)
-        yield Server(url, made[0], engine, stop, hurry)
+        yield Server(url, made[0], engine, stop, hurry, exit_codes)
         stop.set()
 
 

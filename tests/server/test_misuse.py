@@ -304,7 +304,7 @@ async def test_a_stream_that_is_cut_is_never_told_that_all_is_well(begin, code):
         await socket.send(sound(1).tobytes())
         while "text" not in json.loads(await socket.receive()):
             pass
-        server.instance.breaker.trip()
+        server.instance.breakers["en"].trip()
         if begin == "eof":
             await socket.send('{"type":"eof"}')
             await trio.sleep(0.2)

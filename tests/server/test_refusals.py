@@ -65,7 +65,7 @@ async def test_a_full_session_refuses_one_more():
 
 
 async def test_an_open_breaker_refuses_speakers_and_shows_in_health(server):
-    server.instance.breaker.trip()
+    server.instance.breakers["en"].trip()
     refused = await refusal(server, "client_id=bob&session_id=call")
     assert (refused.status, refused.code) == (503, "recogniser_unavailable")
     assert refused.retry_after_s >= 5
@@ -74,7 +74,7 @@ async def test_an_open_breaker_refuses_speakers_and_shows_in_health(server):
         health = await client.get("/health")
         assert health.status_code == 503
         assert health.json()["details"]["recogniser"]["status"] == "unhealthy"
-    server.instance.breaker.reset()
+    server.instance.breakers["en"].reset()
     async with server.speaker():
         pass
 

@@ -1,6 +1,7 @@
 """Twins without threads or models: a voice detector that hears loudness, a recogniser that counts samples."""
 
 import json
+import threading
 
 import numpy as np
 import trio
@@ -24,7 +25,7 @@ def silence(seconds: float, rate: int = SAMPLE_RATE) -> np.ndarray:
 class InlineDecoders:
     """`Decoders` without threads."""
 
-    async def run(self, call, turn=None):
+    async def run(self, call, turn=None, *, owner=""):
         await trio.lowlevel.checkpoint()
         return call()
 
@@ -129,3 +130,50 @@ class FakeEngine:
 
     def close(self, recogniser):
         self.open_recognisers -= 1
+
+
+HANG = 31_000
+"""A sample of at least this makes the engine below hang."""
+
+
+class HangingEngine(FakeEngine):
+    """An `Engine` whose calls do not return once they have met `HANG`, until `release` is called."""
+
+    def __init__(self):
+        super().__init__()
+        self._released = threading.Event()
+
+    def open(self):
+        self.open_recognisers += 1
+        return _HangingRecogniser(self, self._released)
+
+    def open_plain(self, options):
+        return _HangingPlainRecogniser(super().open_plain(options), self._released)
+
+    def release(self):
+        self._released.set()
+
+
+class _HangingRecogniser(CountingRecogniser):
+    def __init__(self, engine, released):
+        super().__init__(engine)
+        self._released = released
+
+    def accept(self, samples):
+        if samples.max(initial=0) >= HANG:
+            self._released.wait()
+        super().accept(samples)
+
+
+class _HangingPlainRecogniser:
+    def __init__(self, recogniser, released):
+        self._recogniser = recogniser
+        self._released = released
+        self.partial = recogniser.partial
+        self.result = recogniser.result
+        self.final = recogniser.final
+
+    def accept(self, payload):
+        if np.frombuffer(payload, "<i2").max(initial=0) >= HANG:
+            self._released.wait()
+        return self._recogniser.accept(payload)

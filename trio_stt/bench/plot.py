@@ -6,6 +6,7 @@ draws as well, but brings tens of megabytes of packages to a server that needs n
 
 from __future__ import annotations
 
+import sys
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +16,9 @@ import pygal
 from pygal.style import CleanStyle
 
 from trio_stt.bench.capacity import MOST_LAG_S, Step
+
+# Its hook for maps, unused here, is of an old kind: Python 3.11 warns of it whenever a module is imported.
+sys.meta_path[:] = [finder for finder in sys.meta_path if not isinstance(finder, pygal.PluginImportFixer)]
 
 _POINTS = ("p50", "p95", "p99")
 _LEAST_MS = 1.0  # the axis is logarithmic

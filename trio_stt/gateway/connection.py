@@ -71,6 +71,7 @@ class Connection(ABC, Generic[Event]):
         self._sending_since: float | None = None
         self._sent_at = trio.current_time()
         self._close = Close(1006, "")
+        self._held = ExitStack()
         self._log = structlog.get_logger().bind(
             stream_id=self.stream_id, session_id=request.session_id, client_id=request.client_id
         )
@@ -94,12 +95,23 @@ class Connection(ABC, Generic[Event]):
         """The text message for what the stream put into the outbox."""
 
     @property
+    def _continuous(self) -> bool:
+        """Whether everything is decoded, silence too, even where there is a speech gate."""
+        return False
+
+    @property
     @abstractmethod
     def _received_s(self) -> float:
         """How much audio has come, in seconds."""
 
     def _start_timers(self, nursery: trio.Nursery) -> None:
         """Starts tasks that belong to the dialect."""
+
+    def send_away(self, deadline_ms: int, reason: str) -> None:
+        """Tells the client to be elsewhere by then, if the dialect can say so. Returns at once."""
+
+    def _give_up(self) -> None:
+        """The stream will not come back: captions what is known of its open utterance, if the dialect can."""
 
     # ── the same for all ─────────────────────────────────────────────────────────────────────────────────────────
 
@@ -115,13 +127,25 @@ class Connection(ABC, Generic[Event]):
         """Ends the stream now, whatever it still has to caption; its close frame is sent. Returns at once."""
         self._finishing.cancel()
 
+    def hang_up(self, close: Close) -> None:
+        """Ends the connection while its stream hangs in a recogniser call. Returns at once.
+
+        Everything is given back but the task that waits for the call, and the recogniser that the call is using.
+        """
+        self._log.error("stream_hung", code=close.code, unread_samples=self._backlog.samples)
+        self._close = close
+        self.cut()
+        self._give_up()
+        self._outbox.close(close)
+        self._held.close()
+
     async def run(self) -> None:
         """From accepting the socket to the close frame, by whatever road. Everything is released when it returns."""
         around = self._around
-        with ExitStack() as held:
+        with self._held as held:
             # Entered before anybody else is admitted, left as soon as the stream is over: a peer that does not take its
             # close frame holds nothing.
-            held.enter_context(around.admission.place(self.request))
+            held.enter_context(around.admission.place(self.request, self.stream_id, continuous=self._continuous))
             await self._socket.accept()
             around.metrics.connections.inc()
             around.connections.add(self)

@@ -35,6 +35,12 @@ class LiveConnection(Protocol):
     def cut(self) -> None:
         """Ends the connection without waiting for what is not captioned yet. Returns at once."""
 
+    def hang_up(self, close: Close) -> None:
+        """Ends the connection with that code while its stream hangs in a recogniser call. Returns at once."""
+
+    def send_away(self, deadline_ms: int, reason: str) -> None:
+        """Tells the client to be elsewhere by then, if its dialect can. Returns at once."""
+
 
 @frozen
 class EndedConnection:
@@ -85,6 +91,17 @@ class Connections:
         """Ends every connection with that code."""
         for connection in self:
             connection.stop(close)
+
+    def send_all_away(self, deadline_ms: int, reason: str) -> None:
+        """Tells every client to be elsewhere by then."""
+        for connection in self:
+            connection.send_away(deadline_ms, reason)
+
+    def hang_up(self, stream_id: str, close: Close) -> None:
+        """Ends the connection of a stream that hangs; does nothing when it is not open."""
+        connection = self._open.get(stream_id)
+        if connection is not None:
+            connection.hang_up(close)
 
     def cut_all(self) -> None:
         """Ends what has not ended yet."""

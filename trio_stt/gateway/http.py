@@ -16,7 +16,9 @@ from trio_stt.gateway.connections import Connections
 from trio_stt.operations.health import Health, Status, worst
 from trio_stt.operations.metrics import Metrics
 from trio_stt.recognition.breaker import Breaker
+from trio_stt.recognition.capacity import Capacity
 from trio_stt.recognition.decoders import Decoders
+from trio_stt.recognition.degradation import Degradation
 
 
 @frozen
@@ -30,6 +32,8 @@ class Surroundings:
     metrics: Metrics
     breakers: tuple[Breaker, ...]
     decoders: Decoders
+    capacity: Capacity
+    degradation: Degradation
     describe_service: Callable[[], dict[str, object]]
 
 
@@ -75,7 +79,12 @@ def _health(around: Surroundings) -> tuple[Response, int]:
         "uptime_seconds": round(around.health.uptime_s, 3),
         "version": __version__,
         "instance": around.instance,
-        "capacity": {"streams": around.admission.speakers, "limit": around.admission.max_speakers},
+        "capacity": {
+            "streams": around.admission.speakers,
+            "limit": around.admission.speakers_limit,
+            "load": round(around.capacity.load, 3),
+            "level": around.degradation.level.name,
+        },
         "details": {
             name: {"status": str(part.status), "message": part.message, **part.figures} for name, part in parts.items()
         },

@@ -28,7 +28,9 @@ class VoskServerSurroundings(Surroundings):
     """What a client of vosk-server needs besides. `models`: the names that clients may ask for."""
 
     models: frozenset[str]
-    open_listener: Callable[[StreamConfig, StreamRequest, Backlog, structlog.stdlib.BoundLogger], Awaitable[Listener]]
+    open_listener: Callable[
+        [StreamConfig, StreamRequest, str, Backlog, structlog.stdlib.BoundLogger], Awaitable[Listener]
+    ]
 
 
 def request_of(settings: Settings) -> StreamRequest:
@@ -41,6 +43,11 @@ def request_of(settings: Settings) -> StreamRequest:
         max_duration_s=settings.max_stream_duration,
         idle_timeout_s=settings.max_client_idle_time,
     )
+
+
+def decodes_silence(settings: Settings) -> bool:
+    """Whether these clients' audio is all decoded, as vosk-server does, even where there is a speech gate."""
+    return not settings.vosk_server_gate
 
 
 class VoskServerConnection(Connection[Reply]):
@@ -63,7 +70,9 @@ class VoskServerConnection(Connection[Reply]):
             ),
             self._backlog,
             self._outbox,
-            open_listener=lambda config: around.open_listener(config, request, self._backlog, self._log),
+            open_listener=lambda config: around.open_listener(
+                config, request, self.stream_id, self._backlog, self._log
+            ),
             nobody_reads=lambda: self._nobody_reads,
             on_heard=self._count,
             log=self._log,
@@ -92,6 +101,10 @@ class VoskServerConnection(Connection[Reply]):
 
     def _encode(self, event: Reply) -> str:
         return event.text
+
+    @property
+    def _continuous(self) -> bool:
+        return decodes_silence(self._settings)
 
     @property
     def _received_s(self) -> float:

@@ -10,7 +10,7 @@ import structlog
 import trio
 from attrs import frozen
 
-from trio_stt.dialects.events import Ack, Audio, Close, Failure, Pong, Ready, ServerEvent, StreamRequest
+from trio_stt.dialects.events import Ack, Audio, Close, Failure, GoAway, Pong, Ready, ServerEvent, StreamRequest
 from trio_stt.dialects.native import NativeDialect, encode
 from trio_stt.dialects.request import language_unavailable, primary_subtag
 from trio_stt.gateway.connection import Connection, Surroundings
@@ -39,6 +39,15 @@ class NativeConnection(Connection[ServerEvent]):
         self._call = around
         self._dialect = NativeDialect(request)
         self._member = Member(request, self._outbox, self.stop)
+        self._captioner: Captioner | None = None
+
+    def send_away(self, deadline_ms: int, reason: str) -> None:
+        """Sends `goaway`. Returns at once."""
+        self._outbox.put(GoAway(deadline_ms, reason))
+
+    def _give_up(self) -> None:
+        if self._captioner is not None:
+            self._captioner.give_up()
 
     def _enter(self, held: ExitStack) -> None:
         held.callback(lambda: self._call.sessions.leave(self._member))
@@ -57,7 +66,9 @@ class NativeConnection(Connection[ServerEvent]):
     async def _converse(self) -> Close:
         captioner = None
         if self.request.speak:
-            captioner = self._call.make_captioner(self.request, self.stream_id, self._session, self._backlog, self._log)
+            captioner = self._captioner = self._call.make_captioner(
+                self.request, self.stream_id, self._session, self._backlog, self._log
+            )
         self._stream = Stream(self._member, self._backlog, captioner, check_language=self._check_language)
         try:
             return await self._stream.run()

@@ -6,10 +6,14 @@ import io
 import logging
 import os
 import sys
+import threading
 from contextlib import suppress
-from typing import TextIO, cast
+from typing import Final, NoReturn, TextIO, cast
 
 import structlog
+
+LOGS_S: Final = 1.0
+"""How long a process that must end waits for its last log lines to be taken."""
 
 
 def configure_logs(level: str, format: str) -> None:
@@ -56,6 +60,19 @@ def close_logs() -> None:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stderr.fileno())
         os.close(nowhere)
+
+
+def end_process(code: int) -> NoReturn:
+    """Ends this process at once, when its logs are written: no clean-up, no waiting for threads that may hang.
+
+    Logs that nobody reads are waited for `LOGS_S`.
+    """
+    last_resort = threading.Timer(LOGS_S, os._exit, (code,))
+    last_resort.daemon = True
+    last_resort.start()
+    sys.stdout.flush()
+    close_logs()
+    os._exit(code)
 
 
 class _Unfailing(io.TextIOBase):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
@@ -46,6 +46,12 @@ class Metrics:
     def count_refusal(self, status: int) -> None:
         """Counts a WebSocket that was refused."""
         self.refusals.labels(str(status)).inc()
+
+    def gauges(self, name: str, help: str, label: str, reads: Mapping[str, Callable[[], float]]) -> None:
+        """A gauge with a label, whose values are known from the start."""
+        gauge = Gauge(f"trio_stt_{name}", help, (label,), registry=self.registry)
+        for value, read in reads.items():
+            gauge.labels(value).set_function(read)
 
     def count_close(self, code: int) -> None:
         """Counts a connection that ended. Peers choose their own codes: those the wire does not name are one label."""

@@ -36,6 +36,11 @@ class BreakerStatistics:
     retry_after_s: float
 
 
+def breaker_name(engine: str, model: str) -> str:
+    """What the breaker of that engine with that model is called in health, statistics and logs."""
+    return f"{engine}:{model}"
+
+
 class Breaker:
     """Closed → open at half of the last `min_calls` failing → half-open after a wait → closed by a good probe.
 

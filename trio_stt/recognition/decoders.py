@@ -40,6 +40,14 @@ class DecoderStatistics:
     cpu_s: float
 
 
+@frozen
+class CallUnderWay:
+    """A call that has begun and not returned: whose it is, and how long it has taken so far."""
+
+    owner: str
+    age_s: float
+
+
 MAX_CHUNK_MS = 400
 """Longest chunk: partials come later and later, finals do not."""
 
@@ -48,7 +56,7 @@ SPEAKERS_AT_EASE = 2
 but longer calls cost less for the same audio."""
 
 TOLERATED_WAIT_S = 0.04
-"""Calls may be expected to wait so long before another thread helps."""
+"""Calls may be expected to wait so long, or wait so long in fact, before another thread helps."""
 
 DELAY_MEMORY_S = 2.0
 """Time constant with which `DecoderStatistics.delay_s` forgets."""
@@ -62,18 +70,22 @@ def chunk_ms(shortest_ms: int, speaking: int, threads: int) -> int:
 class _Job:
     """One call. Its times are on the monotonic clock, which threads can read."""
 
-    def __init__(self, call: Callable[[], Any], turn: Turn, task: trio.lowlevel.Task) -> None:
+    def __init__(self, call: Callable[[], Any], turn: Turn, owner: str, task: trio.lowlevel.Task) -> None:
         self.call = call
         self.turn = turn
+        self.owner = owner
         self.task = task
         self.began: float | None = None
+        self.cpu_ns = 0
 
 
 class Decoders:
     """Runs blocking recogniser calls in worker threads, in the order of `trio_stt.recognition.schedule`."""
 
-    def __init__(self, threads: int) -> None:
+    def __init__(self, threads: int, on_spent: Callable[[str, float], None] = lambda owner, cpu_s: None) -> None:
+        """`on_spent` is told on the event loop: the owner and the CPU time of each call, in s, failed ones too."""
         self._threads = threads
+        self._on_spent = on_spent
         self._lock = threading.Lock()  # for all below: threads take, the event loop puts
         self._schedule: Schedule[_Job] = Schedule()
         self._under_way: set[_Job] = set()
@@ -85,9 +97,10 @@ class Decoders:
         self._delay_s = 0.0
         self._delay_at = time.monotonic()
 
-    async def run(self, call: Callable[[], T], turn: Turn = Turn()) -> T:  # noqa: B008  (frozen)
+    async def run(self, call: Callable[[], T], turn: Turn = Turn(), *, owner: str = "") -> T:  # noqa: B008  (frozen)
         """Runs `call` in a thread when its turn (`due` on Trio's clock) has come; returns or raises what it did.
 
+        `owner`: the stream it is for; "": the instance itself.
         Waiting for the turn may be cancelled; a call that has begun is always waited for, because a thread that was
         left behind would go on using a recogniser that somebody else is given.
         """
@@ -95,17 +108,33 @@ class Decoders:
         to_monotonic = time.monotonic() - trio.current_time()
         now = time.monotonic()
         due = max(turn.due + to_monotonic, now) if turn.due > -math.inf else now
-        job = _Job(call, Turn(due, turn.audio_s, turn.tenant, turn.ends_utterance), trio.lowlevel.current_task())
-        token = trio.lowlevel.current_trio_token()
+        turn = Turn(due, turn.audio_s, turn.tenant, turn.ends_utterance)
+        job = _Job(call, turn, owner, trio.lowlevel.current_task())
+        self._calls += 1
+        if self._put(job, start=False):
+            # Neither may a call wait behind others that take longer than calls do, or for ever.
+            with trio.CancelScope(deadline=due - to_monotonic + TOLERATED_WAIT_S):
+                return cast(T, await self._wait(job))
+            self._put(job, start=True)
+        return cast(T, await self._wait(job))
+
+    def _put(self, job: _Job, *, start: bool) -> bool:
+        """Has the job wait its turn. Starts a thread if needed, with `start` if there is one left.
+
+        Returns whether there is one left that was not started.
+        """
         with self._lock:
-            self._calls += 1
             self._schedule.put(job)
+            idle = self._busy < self._threads
             expected_wait_s = len(self._schedule) * self._call_s / max(self._busy, 1)
-            start = not self._busy or (self._busy < self._threads and expected_wait_s > TOLERATED_WAIT_S)
+            start = idle and (start or not self._busy or expected_wait_s > TOLERATED_WAIT_S)
             self._busy += start
         if start:
+            token = trio.lowlevel.current_trio_token()
             trio.lowlevel.start_thread_soon(lambda: self._work(token), _raise_if_broken, "decoder")
+        return idle and not start
 
+    async def _wait(self, job: _Job) -> Any:
         def abort(_: object) -> trio.lowlevel.Abort:
             with self._lock:
                 if job.began is not None:
@@ -113,7 +142,7 @@ class Decoders:
                 self._schedule.withdraw(job)
                 return trio.lowlevel.Abort.SUCCEEDED
 
-        return cast(T, await trio.lowlevel.wait_task_rescheduled(abort))
+        return await trio.lowlevel.wait_task_rescheduled(abort)
 
     def _work(self, token: trio.lowlevel.TrioToken) -> None:
         """Makes calls until none is left. In a thread."""
@@ -125,8 +154,7 @@ class Decoders:
                 if job is not None and job.began is not None:
                     self._under_way.remove(job)
                     self._call_s += (now - job.began - self._call_s) / 20
-                spent_ns, cpu_ns = -cpu_ns, time.thread_time_ns()
-                self._cpu_ns += cpu_ns + spent_ns
+                    self._cpu_ns += job.cpu_ns
                 job = self._schedule.take(now)
                 if job is None:
                     # Under the lock: whoever puts the next job sees it and starts a thread.
@@ -137,18 +165,28 @@ class Decoders:
                 self._note_delay(now, max(now - job.turn.due, 0.0))
             result = outcome.capture(job.call)
             del job.call  # it may hold the last reference to a recogniser, which is freed in this thread
+            before_ns, cpu_ns = cpu_ns, time.thread_time_ns()
+            job.cpu_ns = cpu_ns - before_ns
             self._finished.append((job, result))
             token.run_sync_soon(self._deliver, idempotent=True)
 
     def _deliver(self) -> None:
         while self._finished:
             job, result = self._finished.popleft()
+            self._on_spent(job.owner, job.cpu_ns / 1e9)
             trio.lowlevel.reschedule(job.task, result)
 
     def _note_delay(self, now: float, delay_s: float) -> None:
         weight = 1 - math.exp(-max(now - self._delay_at, 0.001) / DELAY_MEMORY_S)
         self._delay_s += weight * (delay_s - self._delay_s)
         self._delay_at = now
+
+    def under_way(self) -> list[CallUnderWay]:
+        """The calls that have begun and not returned, the oldest first."""
+        with self._lock:
+            now = time.monotonic()
+            calls = [CallUnderWay(job.owner, now - job.began) for job in self._under_way if job.began is not None]
+        return sorted(calls, key=lambda call: call.age_s, reverse=True)
 
     def statistics(self) -> DecoderStatistics:
         """A snapshot, for health and metrics."""

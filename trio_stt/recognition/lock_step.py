@@ -58,6 +58,7 @@ class LockStepRecogniser:
         breaker: Breaker | None,
         *,
         on_decoded: Callable[[float], None],
+        stream_id: str = "",
     ) -> None:
         """`breaker` None: failures of this recogniser are nobody else's. `on_decoded` is told of decoded seconds."""
         self._engine = engine
@@ -65,6 +66,7 @@ class LockStepRecogniser:
         self._decoders = decoders
         self._breaker = breaker
         self._on_decoded = on_decoded
+        self._stream_id = stream_id
         self._recogniser: PlainRecogniser | None = None
         self._began_at: float | None = None  # when the first sample was spoken, on Trio's clock
         self._decoded_s = 0.0
@@ -102,7 +104,7 @@ class LockStepRecogniser:
             return
         held, self._recogniser = [self._recogniser], None
         # The last reference goes in the thread, because freeing a recogniser takes time.
-        await self._decoders.run(lambda: self._engine.close(held.pop()))
+        await self._decoders.run(lambda: self._engine.close(held.pop()), owner=self._stream_id)
 
     def _seconds(self, size_bytes: int) -> float:
         return size_bytes / BYTES_PER_SAMPLE / self._options.sample_rate
@@ -113,10 +115,10 @@ class LockStepRecogniser:
 
     async def _run(self, call: Callable[[], T], turn: Turn) -> T:
         if self._breaker is None:
-            return await self._decoders.run(call, turn)
+            return await self._decoders.run(call, turn, owner=self._stream_id)
         await self._breaker.wait_closed()
         try:
-            result = await self._decoders.run(call, turn)
+            result = await self._decoders.run(call, turn, owner=self._stream_id)
         except EngineError:
             self._breaker.record(ok=False)
             raise

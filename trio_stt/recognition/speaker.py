@@ -49,6 +49,7 @@ class SpeakerRecogniser:
         log: structlog.stdlib.BoundLogger,
         *,
         give_up: Callable[[Recogniser], None],
+        stream_id: str = "",
     ) -> None:
         """`give_up` takes a recogniser that is given up to save memory, to close it later, and returns at once."""
         self._engine = engine
@@ -57,6 +58,7 @@ class SpeakerRecogniser:
         self._resting = resting
         self._log = log
         self._give_up = give_up
+        self._stream_id = stream_id
         self._recogniser: Recogniser | None = None
         self._decoded_samples = 0  # by this recogniser
         self._utterance: list[Samples] = []
@@ -114,7 +116,7 @@ class SpeakerRecogniser:
                 self._engine.close(recogniser)
 
         try:
-            await self._decoders.run(close)
+            await self._decoders.run(close, owner=self._stream_id)
         except EngineError as error:
             self._log.warning("recogniser_close_failed", error=str(error))
 
@@ -143,7 +145,9 @@ class SpeakerRecogniser:
         for _ in range(ATTEMPTS):
             await self._breaker.wait_closed()
             try:
-                result = await self._decoders.run(lambda: self._decode_in_thread(decode, samples), turn)
+                result = await self._decoders.run(
+                    lambda: self._decode_in_thread(decode, samples), turn, owner=self._stream_id
+                )
             except EngineError as error:
                 # The failed recogniser is dropped, never given back: nobody knows what state it is in.
                 self._recogniser = None

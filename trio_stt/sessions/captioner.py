@@ -28,7 +28,8 @@ MAX_CALL_SAMPLES = 4 * MODEL_RATE // 10
 """Most samples given to the recogniser in one call (0.4 s): others wait for the thread meanwhile."""
 
 LEAST_CALL_SHARE = 0.75
-"""Share of the chunk in force that is worth a call: whole windows of 32 ms do not add up to it exactly."""
+"""Share of the chunk in force that is worth a call, and of the audio between partials that is worth one: whole windows
+of 32 ms do not add up to it exactly."""
 
 LAG_WORTH_TELLING_MS = 500
 """A caption says how far recognition is behind only when it is further than this (`lag_ms`)."""
@@ -117,11 +118,13 @@ class Captioner:
         on_decoded: Callable[[int], None],
         lag_ms: Callable[[], int],
         chunk_ms: Callable[[], int],
+        partial_every_ms: Callable[[], int],
         number: int,
         log: structlog.stdlib.BoundLogger,
     ) -> None:
         """`voice` None: the gate is off. `chunk_ms`: audio for one call now. `number`: the stream's, for its beat.
 
+        `partial_every_ms`: least audio between two partials now; 0: one with each call.
         `on_decoded` is told how many samples (16 kHz) each call gave to the recogniser.
         """
         self._request = request
@@ -134,6 +137,8 @@ class Captioner:
         self._on_decoded = on_decoded
         self._lag_ms = lag_ms
         self._chunk_ms = chunk_ms
+        self._partial_every_ms = partial_every_ms
+        self._since_partial = 0  # samples decoded
         self._number = number
         self._log = log
         self._resampler = Resampler(request.sample_rate)
@@ -239,11 +244,18 @@ class Captioner:
     def _take(self, utterance: Utterance) -> Samples:
         samples = utterance.take(MAX_CALL_SAMPLES)
         self._on_decoded(samples.size)
+        self._since_partial += samples.size
         return samples
 
+    def _is_partial_due(self) -> bool:
+        least = LEAST_CALL_SHARE * self._partial_every_ms() * MODEL_RATE / 1000
+        return self._since_partial >= least and self._wants_partials()
+
     async def _decode(self, utterance: Utterance) -> None:
-        partial = self._wants_partials()
         samples = self._take(utterance)
+        partial = self._is_partial_due()
+        if partial:
+            self._since_partial = 0
         text = await self._recogniser.accept(samples, partial=partial, due=self._due(utterance))
         text = utterance.without_context(text) if utterance.heard_before else text
         if partial and text and text != utterance.text:

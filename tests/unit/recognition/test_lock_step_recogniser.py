@@ -26,7 +26,7 @@ class CountingDecoders(InlineDecoders):
         self.calls = 0
         self.turns = []
 
-    async def run(self, call, turn=Turn()):  # noqa: B008  (frozen)
+    async def run(self, call, turn=Turn(), *, owner=""):  # noqa: B008  (frozen)
         self.calls += 1
         self.turns.append(turn)
         return await super().run(call)

@@ -181,7 +181,7 @@ async def test_who_only_finishes_an_utterance_is_not_forgotten_meanwhile(engine,
     deciding = trio.Event()
 
     class SlowDecoders(InlineDecoders):
-        async def run(self, call, turn=None):
+        async def run(self, call, turn=None, *, owner=""):
             await deciding.wait()
             return call()
 

@@ -39,6 +39,7 @@ class Gated:
             ),
             publish=publish,
             wants_partials=lambda: True,
+            partial_every_ms=lambda: 0,
             on_decoded=lambda samples: None,
             lag_ms=lambda: 0,
             chunk_ms=lambda: 100,

@@ -43,6 +43,7 @@ class Speaker:
         self.member = Member(self.request, self.outbox, lambda close: None)
         self.backlog = Backlog(max_ahead_samples=10**9, max_run_samples=6400)
         self.received = []
+        self.partial_every_ms = 0
         log = structlog.get_logger()
         self.captioner = Captioner(
             self.request,
@@ -59,6 +60,7 @@ class Speaker:
             ),
             publish=self.member.deliver,
             wants_partials=lambda: self.member.request.partials,
+            partial_every_ms=lambda: self.partial_every_ms,
             on_decoded=lambda samples: None,
             lag_ms=lambda: 0,
             chunk_ms=lambda: 100,
@@ -273,7 +275,7 @@ async def test_a_stream_cut_while_its_final_is_awaited_still_ends_its_utterance(
     await ann.run(for_s=0.1)
 
     class Stuck(InlineDecoders):
-        async def run(self, call, turn=None):
+        async def run(self, call, turn=None, *, owner=""):
             await trio.sleep_forever()
 
     ann.captioner._recogniser._decoders = Stuck()

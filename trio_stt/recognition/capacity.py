@@ -1,0 +1,196 @@
+"""How many streams the instance can serve, and how much of that is used: in core-seconds a second, never in wall time.
+
+Each stream counts with what its decoding costs: at first what is expected of its kind, then more and more what was
+measured. So a hundred people in conversation, who speak by turns, may be let in where sixty who never pause may not;
+and a crowd that comes at one moment is counted before it has shown its load. No clock and no event loop: times are
+passed in.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+from attrs import define, frozen
+
+REST_SHARE: Final = 1 / 7
+"""What the process does besides decoding, as a share of that, until it is measured: with a `max_load` of 0.8, the usual
+0.7 of the cores may decode."""
+
+LOOP_COST: Final = 0.01
+"""Core-seconds a second that the event loop's thread spends on a stream, until it is measured: 0.0075 to 0.011 were."""
+
+SETTLE_S: Final = 2.0
+"""A stream's first seconds say nothing of its cost: there is little to decode before its speaker has said something."""
+
+STREAM_PRIOR_S: Final = 3.0
+"""A stream's expected cost weighs as much as so many seconds of its measured one."""
+
+STREAM_MEMORY_S: Final = 20.0
+"""A stream's measured cost is forgotten with this time constant: some turns of a conversation."""
+
+KIND_PRIOR_S: Final = 60.0
+"""What is assumed of a kind of stream weighs as much as so many stream-seconds of what was measured."""
+
+KIND_MEMORY_S: Final = 300.0
+"""What was measured of a kind of stream is forgotten with this time constant."""
+
+LATE_S: Final = 0.25
+"""Recogniser calls that begin so late, on average, show that there is less capacity than was thought."""
+
+PUNCTUAL_S: Final = 0.05
+"""Recogniser calls that begin no later than this let a capacity that was lowered grow again."""
+
+PEAK_MEMORY_S: Final = 10.0
+LOWER_BY: Final = 0.05
+RAISE_BY_PER_S: Final = 0.002
+LEAST_FACTOR: Final = 0.3
+"""When late, capacity falls to 5 % below the most that was used in the last 10 s or so (those who made it late may have
+gone since), to 30 % at least; when punctual it grows by 0.2 % a second. So slow that it is found again where it was
+lost, not passed at once: without this it would swing."""
+
+_ROUNDING: Final = 1e-9  # no stream that just fits is kept out by arithmetic
+
+
+@frozen
+class CpuTimes:
+    """CPU seconds used so far, by the whole process and by the event loop's thread."""
+
+    process_s: float
+    loop_s: float
+
+
+@define
+class _Rate:
+    """Core-seconds a second, from a prior and from what was measured, which is forgotten by and by."""
+
+    prior: float
+    prior_s: float
+    memory_s: float
+    cpu_s: float = 0.0
+    seconds: float = 0.0
+
+    @property
+    def value(self) -> float:
+        return (self.prior * self.prior_s + self.cpu_s) / (self.prior_s + self.seconds)
+
+    def add(self, cpu_s: float, seconds: float, *, elapsed_s: float) -> None:
+        kept = math.exp(-elapsed_s / self.memory_s)
+        self.cpu_s = self.cpu_s * kept + cpu_s
+        self.seconds = self.seconds * kept + seconds
+
+
+@define
+class _Stream:
+    continuous: bool
+    cost: _Rate
+    counted: float  # what the sum of all streams has of it
+    age_s: float = 0.0
+    fresh_cpu_s: float = 0.0  # since the last look
+
+
+class Capacity:
+    """The streams that are in, what they cost, and whether one more fits. Used on the event loop only."""
+
+    def __init__(self, cores: int, decode_cost: float, *, max_load: float) -> None:
+        """`decode_cost`: core-seconds of decoding for a second of unbroken speech, as far as known yet.
+
+        `max_load`: share of the cores that the whole process may use, and of one core that the event loop's thread may,
+        by what is measured under load.
+        """
+        self._budget = cores * max_load
+        self._loop_budget = max_load  # the event loop has one core: where there are many, it is the first to be busy
+        self._streams: dict[str, _Stream] = {}
+        self._decoding = 0.0  # the sum of all streams' `counted`
+        self._factor = 1.0
+        self._peak = 0.0  # the most that was used lately, as a share of all
+        self._looked_at: float | None = None
+        self._cpu = CpuTimes(0.0, 0.0)
+        self._fresh_cpu_s = 0.0  # since the last look; of streams that are over too
+        self.calibrate(decode_cost)
+
+    def calibrate(self, decode_cost: float) -> None:
+        """The cost of decoding was measured: what was expected of newcomers before is forgotten."""
+        self.decode_cost = decode_cost
+        rest = decode_cost * REST_SHARE
+        # By whether silence is decoded too. What gated streams cost is learnt: their speakers may not pause either.
+        self._kinds = {kind: _Rate(decode_cost, KIND_PRIOR_S, KIND_MEMORY_S) for kind in (False, True)}
+        self._rest = _Rate(rest, KIND_PRIOR_S, KIND_MEMORY_S)
+        self._loop = _Rate(LOOP_COST, KIND_PRIOR_S, KIND_MEMORY_S)
+
+    @property
+    def calibrated_streams(self) -> int:
+        """Streams of unbroken speech that fit, by the calibration alone; at least one."""
+        return max(1, math.floor(self._budget / (self.decode_cost * (1 + REST_SHARE)) + _ROUNDING))
+
+    @property
+    def load(self) -> float:
+        """Used share of the capacity; 1 is all."""
+        count = len(self._streams)
+        cpu = (self._decoding + count * self._rest.value) / self._budget
+        return max(cpu, count * self._loop.value / self._loop_budget) / self._factor
+
+    @property
+    def factor(self) -> float:
+        """What lateness has left of the capacity; 1 is all."""
+        return self._factor
+
+    def room(self, *, continuous: bool = False) -> int:
+        """How many more streams of that kind fit now. `continuous`: decoded without a speech gate."""
+        each = self._kinds[continuous].value + self._rest.value
+        share = max(each / self._budget, self._loop.value / self._loop_budget) / self._factor
+        fitting = max(0, math.floor((1 - self.load) / share + _ROUNDING))
+        return fitting if self._streams else max(1, fitting)
+
+    def enter(self, stream_id: str, *, continuous: bool = False) -> None:
+        """A stream was let in: it counts from now on with what is expected of its kind."""
+        expected = self._kinds[continuous].value
+        self._streams[stream_id] = _Stream(continuous, _Rate(expected, STREAM_PRIOR_S, STREAM_MEMORY_S), expected)
+        self._decoding += expected
+
+    def leave(self, stream_id: str) -> None:
+        """A stream is over."""
+        self._decoding -= self._streams.pop(stream_id).counted
+
+    def spent(self, stream_id: str, cpu_s: float) -> None:
+        """A recogniser call of that stream took so much CPU time. A stream that is over is not counted."""
+        stream = self._streams.get(stream_id)
+        if stream is not None:
+            stream.fresh_cpu_s += cpu_s
+            self._fresh_cpu_s += cpu_s
+
+    def look(self, now: float, cpu: CpuTimes, *, delay_s: float) -> None:
+        """Takes what was measured since the last look, about once a second. `delay_s`: how late calls begin."""
+        elapsed_s = 0.0 if self._looked_at is None else now - self._looked_at
+        if elapsed_s > 0:
+            self._learn(elapsed_s, CpuTimes(cpu.process_s - self._cpu.process_s, cpu.loop_s - self._cpu.loop_s))
+            self._correct(elapsed_s, delay_s)
+        self._looked_at = now
+        self._cpu = cpu
+
+    def _learn(self, elapsed_s: float, used: CpuTimes) -> None:
+        for kind, rate in self._kinds.items():
+            settled = [one for one in self._streams.values() if one.continuous is kind and one.age_s >= SETTLE_S]
+            cpu_s = sum(stream.fresh_cpu_s for stream in settled)
+            rate.add(cpu_s, len(settled) * elapsed_s, elapsed_s=elapsed_s)
+        for stream in self._streams.values():
+            if stream.age_s >= SETTLE_S:
+                stream.cost.add(stream.fresh_cpu_s, elapsed_s, elapsed_s=elapsed_s)
+            stream.cost.prior = self._kinds[stream.continuous].value
+            stream.counted = stream.cost.value
+            stream.age_s += elapsed_s
+            stream.fresh_cpu_s = 0.0
+        self._decoding = sum(stream.counted for stream in self._streams.values())
+        rest_s = max(0.0, used.process_s - self._fresh_cpu_s)
+        self._fresh_cpu_s = 0.0
+        if self._streams:
+            stream_s = len(self._streams) * elapsed_s
+            self._rest.add(rest_s, stream_s, elapsed_s=elapsed_s)
+            self._loop.add(used.loop_s, stream_s, elapsed_s=elapsed_s)
+
+    def _correct(self, elapsed_s: float, delay_s: float) -> None:
+        self._peak = max(self.load * self._factor, self._peak * math.exp(-elapsed_s / PEAK_MEMORY_S))
+        if delay_s >= LATE_S:
+            self._factor = max(LEAST_FACTOR, min(self._factor, self._peak * (1 - LOWER_BY)))
+        elif delay_s <= PUNCTUAL_S:
+            self._factor = min(1.0, self._factor + RAISE_BY_PER_S * elapsed_s)
