@@ -11,6 +11,8 @@ from rich.console import Console
 from trio_stt.bench.engine_figures import measure_engine
 from trio_stt.bench.figures import report
 from trio_stt.bench.load import LoadError
+from trio_stt.bench.load_commands import accuracy, capacity, churn, neighbours, overload
+from trio_stt.bench.load_options import say
 from trio_stt.bench.server_figures import Plan, ServerBench
 from trio_stt.bench.server_process import RunningServer, ServerFailedError
 from trio_stt.bench.speech import Clip, SpeechError, load_speech
@@ -42,6 +44,10 @@ def bench() -> None:
     """Measure the engine alone, or the server under real speech."""
 
 
+for command in (capacity, accuracy, overload, neighbours, churn):
+    bench.add_command(command)
+
+
 @bench.command()
 @speech_option
 @json_option
@@ -51,7 +57,7 @@ def engine(folder: Path | None, json_file: Path | None, rounds: int) -> None:
     settings, clips = _prepare(folder)
     console = Console()
     try:
-        figures, notes = measure_engine(settings.model_path, clips, rounds, _say)
+        figures, notes = measure_engine(settings.model_path, clips, rounds, say)
     except (ModelStoreError, ModelError, EngineError) as error:
         raise click.ClickException(str(error)) from error
     parameters = {"model": settings.model_path.name, "rounds": rounds, **_described(clips)}
@@ -97,7 +103,7 @@ def server(
         running=None if url is None or pid is None else RunningServer(url, pid),
         parts=frozenset(parts or PARTS),
     )
-    measured = ServerBench(plan, clips, settings.model_path, _say)
+    measured = ServerBench(plan, clips, settings.model_path, say)
     try:
         trio.run(measured.run)
     except (ServerFailedError, LoadError, ModelError, EngineError, OSError) as error:
@@ -133,7 +139,3 @@ def _described(clips: list[Clip]) -> dict[str, object]:
         "clip_seconds": round(sum(clip.seconds for clip in clips), 3),
         "words": sum(len(clip.words) for clip in clips),
     }
-
-
-def _say(text: str) -> None:
-    click.echo(f"{text} …", err=True)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import multiprocessing
 import os
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import TracebackType
@@ -49,8 +51,23 @@ class Round:
 
 
 @frozen
+class Slice:
+    """Audio decoded on some threads at once, and their processor time."""
+
+    cpu_s: float
+    audio_s: float
+
+
+@frozen
 class _RoundRequest:
     fresh: bool
+    clips: Sequence[Clip] | None
+
+
+@frozen
+class _SliceRequest:
+    threads: int
+    seconds: float
 
 
 @frozen
@@ -83,10 +100,20 @@ class EngineProcess:
             self._process.terminate()
             self._process.join()
 
-    def decode(self, *, fresh: bool) -> Round:
-        """Decodes all clips, with a new recogniser for each (`fresh`) or one for all. Blocks. Raises `EngineError`."""
-        self._ours.send(_RoundRequest(fresh))
+    def decode(self, *, fresh: bool, clips: Sequence[Clip] | None = None) -> Round:
+        """Decodes all clips, or these, with a new recogniser for each (`fresh`) or one for all. Blocks.
+
+        Raises `EngineError`.
+        """
+        self._ours.send(_RoundRequest(fresh, clips))
         return self._answer(Round)
+
+    def decode_for(self, seconds: float, threads: int) -> Slice:
+        """Decodes clip after clip on `threads` threads at once, a new recogniser for each, for `seconds` or a little
+        longer. Blocks. Raises `EngineError`.
+        """
+        self._ours.send(_SliceRequest(threads, seconds))
+        return self._answer(Slice)
 
     def recogniser_mb(self, count: int) -> float:
         """Memory that each of `count` more recognisers takes once it has decoded some clips. Blocks."""
@@ -109,11 +136,14 @@ def _serve(requests: Connection, model: Path, clips: Sequence[Clip]) -> None:
     try:
         engine = VoskEngine(model, recogniser_memory_mb=_UNBOUNDED_MB)
         warm_up(engine)
+        slices = _Slices(engine, clips)
         requests.send(resident_mb(os.getpid()))
         while True:
             match requests.recv():
-                case _RoundRequest(fresh):
-                    requests.send(_decode_all(engine, clips, fresh=fresh))
+                case _RoundRequest(fresh, others):
+                    requests.send(_decode_all(engine, clips if others is None else others, fresh=fresh))
+                case _SliceRequest(threads, seconds):
+                    requests.send(slices.decode_for(seconds, threads))
                 case _MemoryRequest(count):
                     requests.send(_memory_of_each(engine, clips, count))
     except EOFError:
@@ -144,6 +174,30 @@ def _decode(recogniser: Recogniser, clip: Clip, call_s: list[float]) -> list[str
         recogniser.partial()
         call_s.append(time.thread_time() - began_s)
     return [word.text for word in recogniser.finish()]
+
+
+class _Slices:
+    """Goes through the clips again and again, from slice to slice."""
+
+    def __init__(self, engine: VoskEngine, clips: Sequence[Clip]) -> None:
+        self._engine = engine
+        self._clips = itertools.cycle(clips)
+
+    def decode_for(self, seconds: float, threads: int) -> Slice:
+        deadline = time.monotonic() + seconds
+        with ThreadPoolExecutor(threads) as pool:
+            parts = list(pool.map(lambda _: self._decode_until(deadline), range(threads)))
+        return Slice(sum(part.cpu_s for part in parts), sum(part.audio_s for part in parts))
+
+    def _decode_until(self, deadline: float) -> Slice:
+        cpu_s = audio_s = 0.0
+        while time.monotonic() < deadline:
+            clip = next(self._clips)
+            began_s = time.thread_time()
+            _decode(self._engine.open(), clip, [])
+            cpu_s += time.thread_time() - began_s
+            audio_s += clip.seconds
+        return Slice(cpu_s, audio_s)
 
 
 def _memory_of_each(engine: VoskEngine, clips: Sequence[Clip], count: int) -> float:

@@ -19,17 +19,27 @@ from trio_stt import __version__
 
 @frozen
 class Figure:
-    """One measured value; `at_most` is what it has to stay within, where something was promised."""
+    """One measured value; `at_most` or `at_least` is what it has to keep to, where something was promised."""
 
     name: str
     value: float
     unit: str
     at_most: float | None = None
+    at_least: float | None = None
 
     @property
     def kept(self) -> bool | None:
         """Whether the promise is kept; None: there is none."""
+        if self.at_least is not None:
+            return self.value >= self.at_least
         return None if self.at_most is None else self.value <= self.at_most
+
+    @property
+    def target(self) -> str:
+        """What was promised, for people; empty if nothing was."""
+        if self.at_least is not None:
+            return f"≥ {self.at_least:g} {self.unit}"
+        return "" if self.at_most is None else f"≤ {self.at_most:g} {self.unit}"
 
 
 @frozen
@@ -54,16 +64,22 @@ def table(title: str, figures: Sequence[Figure]) -> Table:
     shown = Table(title=title, title_justify="left")
     shown.add_column("Figure")
     shown.add_column("Measured", justify="right")
-    shown.add_column("At most", justify="right")
+    shown.add_column("Target", justify="right")
     shown.add_column("")
     for figure in figures:
-        target = "" if figure.at_most is None else f"{figure.at_most:g} {figure.unit}"
         verdict = {None: "", True: "[green]kept[/]", False: "[red]missed[/]"}[figure.kept]
-        shown.add_row(figure.name, f"{_rounded(figure.value)} {figure.unit}", target, verdict)
+        shown.add_row(figure.name, f"{_rounded(figure.value)} {figure.unit}", figure.target, verdict)
     return shown
 
 
-def save(file: Path, benchmark: str, parameters: Mapping[str, object], figures: Sequence[Figure]) -> None:
+def save(
+    file: Path,
+    benchmark: str,
+    parameters: Mapping[str, object],
+    figures: Sequence[Figure],
+    notes: Sequence[str] = (),
+    measurements: Sequence[Mapping[str, object]] = (),
+) -> None:
     """Writes the figures, and what is needed to compare them with others, as JSON. Raises `OSError`."""
     document = {
         "benchmark": benchmark,
@@ -77,9 +93,18 @@ def save(file: Path, benchmark: str, parameters: Mapping[str, object], figures: 
         },
         "parameters": dict(parameters),
         "figures": [
-            {"name": each.name, "value": each.value, "unit": each.unit, "at_most": each.at_most, "kept": each.kept}
+            {
+                "name": each.name,
+                "value": each.value,
+                "unit": each.unit,
+                "at_most": each.at_most,
+                "at_least": each.at_least,
+                "kept": each.kept,
+            }
             for each in figures
         ],
+        "notes": list(notes),
+        "measurements": [dict(each) for each in measurements],
     }
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", "utf-8")
@@ -92,13 +117,17 @@ def report(
     figures: Sequence[Figure],
     notes: Sequence[str],
     file: Path | None,
+    measurements: Sequence[Mapping[str, object]] = (),
 ) -> bool:
-    """Prints the figures and what to know of them, saves them where asked; returns whether all promises are kept."""
+    """Prints the figures and what to know of them, saves them where asked; returns whether all promises are kept.
+
+    `measurements`: what the figures were made of; saved, not printed.
+    """
     console.print(table(benchmark, figures))
     for note in notes:
         console.print(f"Note: {note}", markup=False)
     if file is not None:
-        save(file, benchmark, parameters, figures)
+        save(file, benchmark, parameters, figures, notes, measurements)
         console.print(f"Saved in {file}.", markup=False)
     return all(figure.kept is not False for figure in figures)
 

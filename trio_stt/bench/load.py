@@ -67,7 +67,7 @@ async def speak_all(server: str, speakers: Sequence[Speaker]) -> None:
                 nursery.start_soon(_speak, server, speaker)
                 await trio.sleep(CONNECT_SPACING_S)
     except* (LoadError, ServerUnreachableError, StreamRefusedError, StreamClosedError, WireError) as group:
-        failed = list(_leaves(group))
+        failed = list(leaves(group))
     if failed:
         raise LoadError(f"{len(failed)} of {len(speakers)} streams failed. The first: {failed[0]}") from failed[0]
 
@@ -100,9 +100,10 @@ async def _receive(stream: CaptionStream, speaker: Speaker) -> None:
             speaker.finals.append(ReceivedFinal(event.start_sample, event.end_sample, event.text, now))
 
 
-def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
+def leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
+    """The exceptions of a group and of the groups in it."""
     for error in group.exceptions:
         if isinstance(error, BaseExceptionGroup):
-            yield from _leaves(error)
+            yield from leaves(error)
         else:
             yield error

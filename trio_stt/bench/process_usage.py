@@ -13,8 +13,12 @@ def cpu_seconds(pid: int) -> float:
 
     Fields 14 and 15 of /proc/PID/stat (proc(5)), in ticks of 10 ms.
     """
-    fields = Path(f"/proc/{pid}/stat").read_text("utf-8").rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / _TICKS_PER_S
+    return _cpu_seconds(Path(f"/proc/{pid}/stat"))
+
+
+def thread_cpu_seconds(pid: int, thread: int) -> float:
+    """Processor time of one thread of the process so far; its first has the process's number. Raises `OSError`."""
+    return _cpu_seconds(Path(f"/proc/{pid}/task/{thread}/stat"))
 
 
 def machine_cpu_seconds() -> float:
@@ -33,6 +37,11 @@ def resident_mb(pid: int) -> float:
 def peak_resident_mb(pid: int) -> float:
     """The most that `resident_mb` ever was. Raises `OSError` if it is gone."""
     return _status_mb(pid, "VmHWM")
+
+
+def _cpu_seconds(stat: Path) -> float:
+    fields = stat.read_text("utf-8").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / _TICKS_PER_S
 
 
 def _status_mb(pid: int, field: str) -> float:

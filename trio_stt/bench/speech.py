@@ -36,16 +36,17 @@ class SpeechError(Exception):
 
 @frozen
 class Clip:
-    """A recording of one utterance and the words that are said in it, in lower case."""
+    """A recording of one utterance or more and the words that are said in it, in lower case."""
 
     name: str
     samples: Samples
     words: tuple[str, ...]
+    sample_rate: int = SAMPLE_RATE
 
     @property
     def seconds(self) -> float:
         """Its length."""
-        return len(self.samples) / SAMPLE_RATE
+        return len(self.samples) / self.sample_rate
 
 
 def load_speech(folder: Path | None = None) -> list[Clip]:

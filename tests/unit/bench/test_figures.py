@@ -13,6 +13,12 @@ def test_a_figure_keeps_its_promise_up_to_the_very_value():
     assert Figure("p95", 500, "ms").kept is None
 
 
+def test_a_target_may_be_a_least_value():
+    assert Figure("ratio", 4.0, "×", at_least=4).kept
+    assert not Figure("ratio", 3.9, "×", at_least=4).kept
+    assert Figure("ratio", 3.9, "×", at_least=4).target == "≥ 4 ×"
+
+
 def test_percentiles_are_in_milliseconds():
     found = percentiles([n / 1000 for n in range(101)])
     assert (found.count, found.p50_ms, found.p95_ms, found.p99_ms, found.max_ms) == pytest.approx(
@@ -33,5 +39,12 @@ def test_the_report_is_printed_saved_and_says_whether_all_was_kept(tmp_path):
     saved = json.loads(file.read_text())
     assert saved["benchmark"] == "bench server"
     assert saved["parameters"] == {"streams": 10}
-    assert saved["figures"][1] == {"name": "memory", "value": 512.3, "unit": "MB", "at_most": 450, "kept": False}
+    assert saved["figures"][1] == {
+        "name": "memory",
+        "value": 512.3,
+        "unit": "MB",
+        "at_most": 450,
+        "at_least": None,
+        "kept": False,
+    }
     assert saved["machine"]["cores"] >= 1

@@ -1,0 +1,81 @@
+"""Speakers come and go for long: what a server's memory does meanwhile."""
+
+from __future__ import annotations
+
+import math
+import random
+import time
+from collections.abc import Callable
+
+from attrs import evolve
+
+from trio_stt.bench.figures import Figure
+from trio_stt.bench.generator.load import Talker
+from trio_stt.bench.measured_load import LoadBench
+from trio_stt.bench.measured_server import MeasuredServer
+from trio_stt.bench.robust_measures import theil_sen_slope
+from trio_stt.bench.traffic import talkers
+
+MOST_MB_AN_HOUR = 4.0
+
+COUNTED_SHARE = 0.75
+"""Of the run, at its end: the memory that a server takes once is not what is looked for."""
+
+VANISHING_SHARE = 0.2
+"""So many sessions end without a goodbye."""
+
+PART_S = 60.0
+"""The load is put on in parts of this length, so that the generator's own memory stays small."""
+
+LEAST_PARTS = 4
+
+
+class ChurnBench:
+    """Lets speakers come and go; gathers `figures` and `notes`, and the `readings` of memory."""
+
+    def __init__(
+        self, bench: LoadBench, server: MeasuredServer, speakers: int, minutes: float, say: Callable[[str], None]
+    ) -> None:
+        """`bench` measures parts; how long one is, is its own affair. `server` must be on this machine."""
+        self.figures: list[Figure] = []
+        self.notes: list[str] = []
+        self.readings: list[tuple[float, float]] = []
+        """Seconds since the begin, and the server's memory in MB."""
+        self._bench = bench
+        self._server = server
+        self._speakers = speakers
+        self._seconds = minutes * 60
+        self._say = say
+
+    async def run(self) -> None:
+        """Measures. Raises `GeneratorError`, `OSError`. May be cancelled."""
+        began_at = time.monotonic()
+        sessions = failed = part = 0
+        while part < LEAST_PARTS or time.monotonic() - began_at < self._seconds:
+            plan = [_vanishing(talker, part) for talker in talkers(self._speakers, self._bench.library, seed=part)]
+            measured = await self._bench.put(self._server, plan)
+            now_s = time.monotonic() - began_at
+            if measured.usage is not None:
+                self.readings.append((now_s, measured.usage.resident_mb))
+                self._say(f"{now_s / 60:.1f} minutes: {measured.usage.resident_mb:.0f} MB")
+            self.notes += measured.notes()
+            sessions += len(measured.result.connections)
+            failed += measured.dropped + measured.refused
+            part += 1
+        self._sum_up(sessions, failed)
+
+    def _sum_up(self, sessions: int, failed: int) -> None:
+        first = math.floor(len(self.readings) * (1 - COUNTED_SHARE))
+        counted = self.readings[first:]
+        slope = theil_sen_slope([at_s / 3600 for at_s, _ in counted], [mb for _, mb in counted])
+        add = self.figures.append
+        add(Figure("sessions", sessions, ""))
+        add(Figure("sessions that were refused or dropped", failed, "", 0))
+        add(Figure("memory, most", max(mb for _, mb in self.readings), "MB"))
+        minutes = (counted[-1][0] - counted[0][0]) / 60
+        add(Figure(f"slope of memory over the last {minutes:.0f} minutes", slope, "MB an hour", MOST_MB_AN_HOUR))
+
+
+def _vanishing(talker: Talker, seed: int) -> Talker:
+    dice = random.Random((seed << 16) + talker.sessions[0])
+    return evolve(talker, vanishes=tuple(dice.random() < VANISHING_SHARE for _ in range(16)))
