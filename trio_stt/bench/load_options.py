@@ -29,7 +29,7 @@ from trio_stt.settings import Settings, SettingsError, load
 VOSK_SERVER_PATH = "/vosk-server"
 """Where our own server speaks that dialect."""
 
-UNLIMITED = {"MAX_CONCURRENT_CLIENTS": "100000", "DECODE_COST": "0.000001"}
+UNLIMITED = {"MAX_CONCURRENT_CLIENTS": "100000", "MAX_LOAD": "100", "DECODE_COST": "0.000001"}
 """So the server lets everybody in as long as it keeps up, and shows what it can bear."""
 
 TWO_ARENAS = {"MALLOC_ARENA_MAX": "2"}
