@@ -52,6 +52,7 @@ from trio_stt.sessions.backlog import Backlog
 from trio_stt.sessions.captioner import Captioner
 from trio_stt.sessions.gated_listener import GatedListener
 from trio_stt.sessions.lock_step import Listener, PlainListener
+from trio_stt.sessions.pace import BEAT_MS, next_beat
 from trio_stt.sessions.session import Session, Sessions
 from trio_stt.settings import Settings
 
@@ -77,6 +78,10 @@ def load_vosk(settings: Settings) -> Engine:
     return RecordingEngine(engine, CallRecorder(Path(record_to))) if record_to else engine
 
 
+LONGEST_GATHERING_MS = 300
+"""Most audio for which a client of vosk-server that does not wait for its replies is made to wait for them."""
+
+
 class Instance:
     """One server instance: its parts, its Quart app, and its life from starting to drained."""
 
@@ -90,6 +95,7 @@ class Instance:
         self.connections = Connections(on_close=self.metrics.count_close)
         self.decoders = Decoders(settings.decode_cores, lambda owner, cpu_s: self.capacity.spent(owner, cpu_s))
         self._stream_numbers = itertools.count()
+        self._plain: set[int] = set()  # numbers of the streams of which every frame is decoded
         self.breakers = {primary_subtag(settings.language): self._make_breaker("vosk", settings.model_path.name)}
         """By language (primary subtag): one for each engine and model."""
         self.capacity = Capacity(
@@ -371,6 +377,8 @@ class Instance:
         options = PlainOptions(config.sample_rate, config.words, config.max_alternatives, config.phrase_list)
         # What one client's phrases or model provoke must not turn others away.
         breaker = None if config.model or config.phrase_list else self._breaker_of(request)
+        number = next(self._stream_numbers)
+        self._plain.add(number)
         return PlainListener(
             LockStepRecogniser(
                 engine,
@@ -379,15 +387,22 @@ class Instance:
                 breaker,
                 on_decoded=self.metrics.speech_seconds.inc,
                 stream_id=stream_id,
-            )
+            ),
+            next_beat=lambda: self._next_plain_beat(number),
+            on_close=lambda: self._plain.discard(number),
         )
+
+    def _next_plain_beat(self, number: int) -> float:
+        gathered_ms = min(self._chunk_ms(), LONGEST_GATHERING_MS)
+        return next_beat(trio.current_time(), gathered_ms, number) if gathered_ms > BEAT_MS else -math.inf
 
     def _load_chosen_model(self, name: str) -> Engine:
         settings = attrs.evolve(self.settings, vosk_model_path=self.settings.models_dir / name)  # type: ignore[misc]
         return self._load_engine(settings)
 
     def _chunk_ms(self) -> int:
-        least_ms = chunk_ms(self.settings.decode_chunk_ms, self.resting.speaking, self.settings.decode_cores)
+        speaking = self.resting.speaking + len(self._plain)
+        least_ms = chunk_ms(self.settings.decode_chunk_ms, speaking, self.settings.decode_cores)
         return max(least_ms, self.degradation.level.chunk_ms)
 
     def _build_app(self) -> QuartTrio:

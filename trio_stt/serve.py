@@ -175,7 +175,7 @@ def serve_command() -> None:
         settings = load()
     except SettingsError as error:
         raise click.UsageError(str(error)) from error
-    limit_heaps()
+    limit_heaps(settings.decode_cores)
     configure_logs(settings.log_level, settings.log_format)
     reasons: list[BaseException] = []
     try:

@@ -15,7 +15,7 @@ from trio_stt.bench.generator.process import Generators
 from trio_stt.bench.limit_search import LimitSearch
 from trio_stt.bench.measured_load import LoadBench, Measured
 from trio_stt.bench.measured_server import MeasuredServer
-from trio_stt.bench.raw_engine import RawEngine
+from trio_stt.bench.raw_engine import TOGETHER, RawEngine
 from trio_stt.bench.speech import Clip
 from trio_stt.bench.stream_lag import Dialect
 from trio_stt.bench.traffic import Kind, Traffic, framed, record_sessions, talkers
@@ -59,7 +59,10 @@ class Plan:
 
 @frozen
 class Step:
-    """A load that was measured, and the raw engine's processor seconds a second of audio just before and after."""
+    """A load that was measured, and what the raw engine took just before and after, decoding in turn.
+
+    `raw_cpu_s`: processor seconds for each second of audio.
+    """
 
     measured: Measured
     raw_cpu_s: float
@@ -112,13 +115,13 @@ class CapacityBench:
             }
             raw_errors = await raw.errors(self._sessions)  # which warms it up as well
             courses = [_Course(contender, self._plan.turns) for contender in self._contenders]
-            before_s = await raw.slice()
+            before_s = (await raw.slice()).in_turn_s
             while waiting := [course for course in courses if course.next is not None]:
                 for course in waiting:
                     load = course.next
                     if load is not None:
                         measured = await self._measure(benches[course.server.dialect], course.server, load)
-                        after_s = await raw.slice()
+                        after_s = (await raw.slice()).in_turn_s
                         course.note(Step(measured, (before_s + after_s) / 2, measured.holds(MOST_LAG_S)))
                         self._tell(course.steps[-1])
                         before_s = after_s
@@ -149,8 +152,9 @@ class CapacityBench:
         self.notes += measured.notes()
 
     def _sum_up(self, courses: Sequence[_Course], raw: RawEngine, raw_errors: WordErrors) -> None:
-        self._add("raw engine: CPU per second of audio", raw.cpu_s, "s")
+        self._add("raw engine, one speaker after the other: CPU per second of audio", raw.cost.one_by_one_s, "s")
         self._add(f"raw engine: speakers on {raw.cores} cores (cores ÷ that)", raw.speakers, "")
+        self._add(f"raw engine, {TOGETHER} speakers in turn: CPU per second of audio", raw.cost.in_turn_s, "s")
         self._add("raw engine: word error rate on the same sessions", 100 * raw_errors.rate, "%")
         for place, course in enumerate(courses):
             ours = place == 0

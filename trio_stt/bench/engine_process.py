@@ -7,7 +7,7 @@ import itertools
 import multiprocessing
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -68,6 +68,7 @@ class _RoundRequest:
 class _SliceRequest:
     threads: int
     seconds: float
+    together: int
 
 
 @frozen
@@ -108,11 +109,13 @@ class EngineProcess:
         self._ours.send(_RoundRequest(fresh, clips))
         return self._answer(Round)
 
-    def decode_for(self, seconds: float, threads: int) -> Slice:
-        """Decodes clip after clip on `threads` threads at once, a new recogniser for each, for `seconds` or a little
-        longer. Blocks. Raises `EngineError`.
+    def decode_for(self, seconds: float, threads: int, together: int = 1) -> Slice:
+        """Decodes clips on `threads` threads at once, a new recogniser for each, for `seconds` or a little longer.
+
+        Each thread decodes `together` clips at a time, `CHUNK_MS` of one, then of the next. Blocks. Raises
+        `EngineError`.
         """
-        self._ours.send(_SliceRequest(threads, seconds))
+        self._ours.send(_SliceRequest(threads, seconds, together))
         return self._answer(Slice)
 
     def recogniser_mb(self, count: int) -> float:
@@ -142,8 +145,8 @@ def _serve(requests: Connection, model: Path, clips: Sequence[Clip]) -> None:
             match requests.recv():
                 case _RoundRequest(fresh, others):
                     requests.send(_decode_all(engine, clips if others is None else others, fresh=fresh))
-                case _SliceRequest(threads, seconds):
-                    requests.send(slices.decode_for(seconds, threads))
+                case _SliceRequest(threads, seconds, together):
+                    requests.send(slices.decode_for(seconds, threads, together))
                 case _MemoryRequest(count):
                     requests.send(_memory_of_each(engine, clips, count))
     except EOFError:
@@ -177,27 +180,39 @@ def _decode(recogniser: Recogniser, clip: Clip, call_s: list[float]) -> list[str
 
 
 class _Slices:
-    """Goes through the clips again and again, from slice to slice."""
+    """Goes through the clips again and again; each slice goes on where the last of its kind stopped."""
 
     def __init__(self, engine: VoskEngine, clips: Sequence[Clip]) -> None:
         self._engine = engine
         self._clips = itertools.cycle(clips)
+        self._going: dict[tuple[int, int], Iterator[int]] = {}
 
-    def decode_for(self, seconds: float, threads: int) -> Slice:
+    def decode_for(self, seconds: float, threads: int, together: int) -> Slice:
         deadline = time.monotonic() + seconds
+        going = [self._going.setdefault((together, thread), self._decode(together)) for thread in range(threads)]
         with ThreadPoolExecutor(threads) as pool:
-            parts = list(pool.map(lambda _: self._decode_until(deadline), range(threads)))
+            parts = list(pool.map(lambda calls: _run_until(deadline, calls), going))
         return Slice(sum(part.cpu_s for part in parts), sum(part.audio_s for part in parts))
 
-    def _decode_until(self, deadline: float) -> Slice:
-        cpu_s = audio_s = 0.0
-        while time.monotonic() < deadline:
-            clip = next(self._clips)
-            began_s = time.thread_time()
-            _decode(self._engine.open(), clip, [])
-            cpu_s += time.thread_time() - began_s
-            audio_s += clip.seconds
-        return Slice(cpu_s, audio_s)
+    def _decode(self, together: int) -> Iterator[int]:
+        """Decodes without end, a chunk with each step; what it tells is the chunk's samples."""
+        while True:
+            speakers = [(self._engine.open(), next(self._clips).samples) for _ in range(together)]
+            for at in range(0, max(len(spoken) for _, spoken in speakers), _CHUNK_SAMPLES):
+                for recogniser, spoken in speakers:
+                    if at < len(spoken):
+                        chunk = spoken[at : at + _CHUNK_SAMPLES]
+                        recogniser.accept(chunk)
+                        recogniser.partial()
+                        yield len(chunk)
+
+
+def _run_until(deadline: float, calls: Iterator[int]) -> Slice:
+    samples = 0
+    began_s = time.thread_time()
+    while time.monotonic() < deadline:
+        samples += next(calls)
+    return Slice(time.thread_time() - began_s, samples / SAMPLE_RATE)
 
 
 def _memory_of_each(engine: VoskEngine, clips: Sequence[Clip], count: int) -> float:

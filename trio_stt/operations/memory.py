@@ -13,8 +13,8 @@ from typing import Final
 
 import trio
 
-ARENAS: Final = 2
-"""Heaps that all threads share. Decoding hardly allocates, so sharing costs nothing that could be measured."""
+SPARE_HEAPS: Final = 4
+"""Heaps besides those of the decoding threads: the event loop's, and those of threads that load, trim or wait."""
 
 COLLECTOR_THRESHOLDS: Final = (10_000, 20, 20)
 """Rarer runs than Python's own (700, 10, 10): messages come and go without leaving cycles behind."""
@@ -24,11 +24,14 @@ TRIM_EVERY_S: Final = 1.0
 _M_ARENA_MAX: Final = -8  # malloc.h
 
 
-def limit_heaps() -> None:
-    """Threads started from now on share `ARENAS` heaps."""
+def limit_heaps(decoding_threads: int) -> None:
+    """Threads started from now on share so many heaps that those which decode have one each.
+
+    Two that decode in one heap wait for each other at every allocation: the same audio then costs twice the time.
+    """
     library = _glibc()
     if library is not None:
-        library.mallopt(_M_ARENA_MAX, ARENAS)
+        library.mallopt(_M_ARENA_MAX, decoding_threads + SPARE_HEAPS)
 
 
 def settle_garbage_collector() -> None:

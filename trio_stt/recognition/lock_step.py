@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import islice
 from typing import Protocol, TypeVar
 
@@ -69,22 +70,26 @@ class LockStepRecogniser:
         self._recogniser: PlainRecogniser | None = None
         self._began_at: float | None = None  # when the first sample was spoken, on Trio's clock
         self._decoded_s = 0.0
+        self._partial: Reply | None = None  # the last one; None: nothing of the open utterance was answered yet
         self._step_bytes = BYTES_PER_SAMPLE * int(options.sample_rate * STEP_S)
 
-    async def hear(self, frames: Sequence[Frame], arrived_at: float) -> list[Reply]:
+    async def hear(self, frames: Sequence[Frame], arrived_at: float, *, together: bool = False) -> list[Reply]:
         """Gives the next frames, the first of which came at `arrived_at`, and returns the answer to each.
+
+        `together`: the engine is given them as one, which costs less; all but the last get the last partial once more.
 
         One thread hop, more for a long frame. Raises `EngineError`. If cancelled while it waits for a thread, some of
         the frames count as not given.
         """
         if self._began_at is None:
             self._began_at = arrived_at - self._seconds(len(frames[0].payload))
+        decode = self._decode_together if together else self._decode
         pieces = self._pieces(frames)
         replies: list[Reply] = []
         while call := self._next_call(pieces):
             audio_s = self._seconds(sum(len(payload) for payload, _ in call))
             self._decoded_s += audio_s
-            replies += await self._run(lambda call=call: self._decode(call), self._turn(audio_s))  # type: ignore[misc]
+            replies += await self._run(partial(decode, call), self._turn(audio_s))
             self._on_decoded(audio_s)
         return replies
 
@@ -131,8 +136,21 @@ class LockStepRecogniser:
         for payload, whole in pieces:
             ended = recogniser.accept(payload)
             if whole:
-                replies.append(Reply(recogniser.result(), True) if ended else Reply(recogniser.partial(), False))
+                replies.append(self._answer(recogniser, ended))
         return replies
+
+    def _decode_together(self, pieces: Sequence[tuple[bytes, bool]]) -> list[Reply]:
+        before = self._partial or Reply(self._opened().partial(), False)
+        ended = self._opened().accept(b"".join(payload for payload, _ in pieces))
+        answered = sum(whole for _, whole in pieces)
+        return [before] * (answered - 1) + [self._answer(self._opened(), ended)] if answered else []
+
+    def _answer(self, recogniser: PlainRecogniser, ended: bool) -> Reply:
+        if ended:
+            self._partial = None
+            return Reply(recogniser.result(), True)
+        self._partial = Reply(recogniser.partial(), False)
+        return self._partial
 
     def _pieces(self, frames: Sequence[Frame]) -> Iterator[tuple[bytes, bool]]:
         """Frames, or parts of one that is long; with whether the frame is whole now and is to be answered."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 from trio_stt.dialects.events import Transcript
@@ -20,6 +21,11 @@ class GatedListener:
         self._words = words
         self._finals: list[Transcript] = []
         self._partial = ""
+
+    @property
+    def patient_until(self) -> float:
+        """Frames never wait for each other."""
+        return -math.inf
 
     async def hear(self, run: AudioRun) -> list[Reply]:
         """Takes the next frames and returns the answer to each: what the gate ended within it, or the text so far."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
@@ -20,8 +21,16 @@ ENDED = Close(1000, "")
 RECOGNITION_FAILED = Close(1011, "recognition failed")
 
 
+FRAME_DUE_S = 0.15
+"""A client that sent one frame and none in so long waits for its reply: its frames are never made to gather again."""
+
+
 class Listener(Protocol):
     """What hears one stream. Used by one task."""
+
+    @property
+    def patient_until(self) -> float:
+        """Until when (Trio's clock) audio that arrives should wait for more of it."""
 
     async def hear(self, run: AudioRun) -> list[Reply]:
         """Takes the next frames and returns the answer to each. Raises `EngineError`."""
@@ -34,16 +43,45 @@ class Listener(Protocol):
 
 
 class PlainListener:
-    """Has every frame decoded as it comes. See `Listener`."""
+    """Has every frame decoded as it comes; with many speakers those of a client that waits for no reply together.
 
-    def __init__(self, recogniser: LockStepRecogniser) -> None:
+    See `Listener`.
+    """
+
+    def __init__(
+        self,
+        recogniser: LockStepRecogniser,
+        *,
+        next_beat: Callable[[], float] = lambda: -math.inf,
+        on_close: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`next_beat`: until when (Trio's clock) frames are to gather; −∞ while every frame is decoded by itself."""
         self._recogniser = recogniser
+        self._next_beat = next_beat
+        self._on_close = on_close
+        self._gathering = False
+        self._waits_for_replies = False
         self.finish = recogniser.finish
-        self.aclose = recogniser.aclose
+
+    @property
+    def patient_until(self) -> float:
+        """Until when audio that arrives should wait for more of it."""
+        until = -math.inf if self._waits_for_replies else self._next_beat()
+        self._gathering = until > -math.inf
+        return until
 
     async def hear(self, run: AudioRun) -> list[Reply]:
         """Takes the next frames and returns the answer to each."""
-        return await self._recogniser.hear(run.frames, run.arrived_at)
+        if len(run.frames) > 1:
+            self._waits_for_replies = False
+        elif self._gathering and trio.current_time() - run.arrived_at >= FRAME_DUE_S:
+            self._waits_for_replies = True  # its next frame would have come
+        return await self._recogniser.hear(run.frames, run.arrived_at, together=self._gathering)
+
+    async def aclose(self) -> None:
+        """Frees the recogniser. Shield it."""
+        self._on_close()
+        await self._recogniser.aclose()
 
 
 class LockStepStream:
@@ -101,7 +139,7 @@ class LockStepStream:
             await listener.aclose()
 
     async def _deal_with_next(self) -> Close | None:
-        item = await self._backlog.take()
+        item = await self._backlog.take(-math.inf if self._listener is None else self._listener.patient_until)
         if isinstance(item, AudioRun):
             await self._hear(item)
         elif isinstance(item, Configure):

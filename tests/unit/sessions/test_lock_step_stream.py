@@ -1,6 +1,7 @@
 """A stream that answers every frame, with a virtual clock and without threads."""
 
 import json
+import math
 
 import pytest
 import structlog
@@ -31,6 +32,7 @@ class Client:
         self.opened = []
         self.heard = []
         self.missing = False
+        self.gather_s = 0.0
         self.stream = LockStepStream(
             StreamConfig(8000),
             self.backlog,
@@ -47,7 +49,8 @@ class Client:
             raise ModelError("no such model")
         options = PlainOptions(config.sample_rate)
         return PlainListener(
-            LockStepRecogniser(self.engine, options, InlineDecoders(), None, on_decoded=lambda seconds: None)
+            LockStepRecogniser(self.engine, options, InlineDecoders(), None, on_decoded=lambda seconds: None),
+            next_beat=lambda: trio.current_time() + self.gather_s if self.gather_s else -math.inf,
         )
 
     async def send(self, *events):
@@ -179,3 +182,48 @@ async def test_a_flood_of_configurations_lets_others_have_their_turn(autojump_cl
         nursery.cancel_scope.cancel()
     assert turns > 500
     await client.stream.aclose()
+
+
+async def test_with_many_speakers_frames_that_wait_for_no_reply_are_decoded_together(autojump_clock):
+    client = Client()
+    client.gather_s = 0.3
+    async with trio.open_nursery() as nursery:
+
+        async def speak():
+            for _ in range(9):
+                await client.send(LOUD)
+                await trio.sleep(0.1)
+            await client.send(End())
+
+        nursery.start_soon(speak)
+        replies, _ = await client.run()
+    assert len(replies) == 10
+    assert max(frames for frames, _ in client.heard) == 3
+    assert all(frames == answers for frames, answers in client.heard)
+
+
+async def test_a_client_that_waits_for_each_reply_is_made_to_wait_for_one_beat_at_most(autojump_clock):
+    client = Client()
+    client.gather_s = 0.3
+    answered = trio.Event()
+    waited = []
+
+    def on_heard(run, replies):
+        answered.set()
+
+    client.stream._on_heard = on_heard
+    async with trio.open_nursery() as nursery:
+
+        async def speak():
+            nonlocal answered
+            for _ in range(6):
+                began = trio.current_time()
+                await client.send(LOUD)
+                await answered.wait()
+                answered = trio.Event()
+                waited.append(trio.current_time() - began)
+            await client.send(End())
+
+        nursery.start_soon(speak)
+        await client.run()
+    assert waited == pytest.approx([0, 0.3, 0, 0, 0, 0])
