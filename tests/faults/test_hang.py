@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import trio
 
-from tests.server.conftest import running_server
-from tests.unit.fakes import HANG, HangingEngine, sound
+from tests.server.conftest import finals_of, running_server
+from tests.unit.fakes import HANG, HangingEngine, silence, sound
 from trio_stt.client.websocket import StreamClosedError, StreamRefusedError, connect
 from trio_stt.dialects.events import GoAway, Transcript
 
@@ -128,3 +128,17 @@ async def test_a_drain_does_not_wait_longer_than_it_may(engine):
                 await trio.sleep(0.02)
             engine.release()
     assert server.exit_codes == [70]
+
+
+async def test_meanwhile_the_other_threads_decode_for_the_others(engine):
+    async with running_server(engine, decode_hang_s=600, drain_timeout_s=1, decode_cores=2) as server:
+        with trio.fail_after(10):
+            async with server.speaker("ann") as ann, server.speaker("bob", "other") as bob:
+                await ann.send_audio(hanging_sound(1))
+                while not server.instance.decoders.statistics().busy:
+                    await trio.sleep(0.01)
+                await bob.send_audio(sound(1).tobytes())
+                await bob.send_audio(silence(1).tobytes())
+                (final,) = await finals_of(bob, 1)
+                assert final.text == "w1 w2"
+                engine.release()
