@@ -89,7 +89,11 @@ MOST_OTHERS = 0.05
 """Share of replies that the same noise may give other words: where two are almost equally likely."""
 
 
-def assert_same(found: list[str], expected: list[str]) -> None:
+MOST_OTHERS_AT_8_KHZ = 0.4
+"""The same where the upper half of the band is missing: a word that differs stands in all partials after it."""
+
+
+def assert_same(found: list[str], expected: list[str], most_others: float = MOST_OTHERS) -> None:
     """The replies are of the same kinds and, as far as vosk repeats itself, say the same words at the same times."""
     assert len(found) == len(expected)
     others = 0
@@ -105,7 +109,7 @@ def assert_same(found: list[str], expected: list[str]) -> None:
             assert word.keys() == same.keys()
             assert word["word"] == same["word"]
             assert [word["start"], word["end"]] == pytest.approx([same["start"], same["end"]], abs=MOST_APART_S)
-    assert others <= MOST_OTHERS * len(found)
+    assert others <= most_others * len(found)
 
 
 def answers(address: str, frames: list[bytes | str], config: dict | None, *, wait: bool) -> list[str]:
@@ -164,7 +168,7 @@ def test_replies_are_spelled_as_vosk_spells_them(address, bare, speech):
 def test_a_client_that_configures_nothing_is_heard_at_8_khz(address, bare, speech):
     frames = [*frames_of(at_8_khz(speech), 4000), EOF]
     found = answers(address, frames, None, wait=True)
-    assert_same(found, bare.replies(frames, {}))
+    assert_same(found, bare.replies(frames, {}), MOST_OTHERS_AT_8_KHZ)
     assert "dashwood" in " ".join(found)
 
 
@@ -200,6 +204,7 @@ def test_phrases_need_the_graph_as_shipped_and_say_so(model, tmp_path, speech):
     with linked_model(model) as linked:
         for name in ("HCLr.fst", "Gr.fst"):
             (linked / "graph" / name).unlink()
+        (linked / "manifest.json").unlink()  # a folder that was not installed by our command: nothing is known of it
         with server_process(VOSK_MODEL_PATH=str(linked)) as process:
             address = process.wait_for("ready")["url"].replace("http:", "ws:") + "/vosk-server"
             with connect(address) as socket:

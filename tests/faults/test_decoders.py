@@ -1,6 +1,7 @@
 """Decoding threads, with real threads: nothing begun is left behind, nothing waiting is lost."""
 
 import threading
+from functools import partial
 
 import pytest
 import trio
@@ -39,6 +40,8 @@ async def test_no_more_calls_run_at_once_than_there_are_threads_and_all_are_made
             nursery.start_soon(ask, number)
     assert sorted(done) == list(range(100))
     assert 1 <= most <= 3
+    while decoders.statistics().busy:  # the last thread is told last
+        await trio.sleep(0.001)
     seen = decoders.statistics()
     assert (seen.calls, seen.waiting, seen.busy) == (100, 0, 0)
     assert seen.cpu_s > 0
@@ -111,3 +114,30 @@ async def test_how_late_calls_begin_is_seen_and_forgotten():
     assert late_s > 0
     await trio.sleep(0.2)
     assert decoders.statistics().delay_s < late_s
+
+
+async def test_a_call_does_not_wait_behind_one_that_hangs_while_a_thread_is_left():
+    decoders, release = Decoders(2), threading.Event()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(decoders.run, release.wait)
+        await trio.testing.wait_all_tasks_blocked()
+        with trio.fail_after(10):
+            assert await decoders.run(lambda: "heard") == "heard"
+        release.set()
+
+
+async def test_calls_under_way_say_whose_they_are_and_ended_ones_what_they_took():
+    spent = []
+    decoders, release = Decoders(1, lambda owner, cpu_s: spent.append((owner, cpu_s))), threading.Event()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(partial(decoders.run, release.wait, owner="ann"))
+        while not decoders.under_way():
+            await trio.sleep(0.001)
+        nursery.start_soon(partial(decoders.run, lambda: sum(range(10**6)), owner="bob"))
+        await trio.testing.wait_all_tasks_blocked()
+        assert [call.owner for call in decoders.under_way()] == ["ann"]
+        release.set()
+    assert decoders.under_way() == []
+    (ann, ann_s), (bob, bob_s) = spent
+    assert (ann, bob) == ("ann", "bob")
+    assert bob_s > ann_s >= 0

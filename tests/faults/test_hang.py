@@ -1,5 +1,7 @@
 """A recogniser call that does not return: nobody waits for it in silence, and no thread is left behind."""
 
+import json
+
 import httpx
 import numpy as np
 import pytest
@@ -7,7 +9,7 @@ import trio
 
 from tests.server.conftest import finals_of, running_server
 from tests.unit.fakes import HANG, HangingEngine, silence, sound
-from trio_stt.client.websocket import StreamClosedError, StreamRefusedError
+from trio_stt.client.websocket import StreamClosedError, StreamRefusedError, connect
 from trio_stt.dialects.events import GoAway, Transcript
 
 
@@ -65,6 +67,31 @@ async def test_its_stream_is_closed_and_the_others_are_sent_away_before_the_proc
         assert 0 < goaway.deadline_ms <= 2000
         (final,) = [event for event in heard if isinstance(event, Transcript) and event.is_final]
         assert final.text == "w1 w2"
+
+
+async def test_a_client_of_vosk_server_is_told_by_its_close_code_alone(engine):
+    async with running_server(engine, decode_hang_s=1, drain_timeout_s=2, decode_cores=2) as server:
+        with trio.fail_after(20):
+            ann = await connect(f"{server.ws}/vosk-server", timeout_s=5)
+            bob = await connect(f"{server.ws}/vosk-server", timeout_s=5)
+            await bob.send(sound(0.2).tobytes())
+            assert json.loads(await bob.receive()) == {"partial": "w1"}
+            await ann.send(hanging_sound(0.2))
+            with pytest.raises(StreamClosedError) as hung:
+                await ann.receive()
+            assert hung.value.close.code == 1011
+            await bob.send(sound(0.2).tobytes())
+            assert json.loads(await bob.receive()) == {"partial": "w1 w2"}
+            assert json.loads(await bob.receive()) == {"text": "w1 w2"}  # at the deadline
+            with pytest.raises(StreamClosedError) as sent_away:
+                await bob.receive()
+            assert sent_away.value.close.code == 1012
+            for client in (ann, bob):
+                await client.aclose()
+            while not server.exit_codes:
+                await trio.sleep(0.02)
+            engine.release()
+    assert server.exit_codes == [70]
 
 
 async def test_nobody_is_let_in_any_more(engine):

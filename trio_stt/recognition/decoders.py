@@ -77,6 +77,7 @@ class _Job:
         self.task = task
         self.began: float | None = None
         self.cpu_ns = 0
+        self.has_returned = False
 
 
 class Decoders:
@@ -167,6 +168,7 @@ class Decoders:
             del job.call  # it may hold the last reference to a recogniser, which is freed in this thread
             before_ns, cpu_ns = cpu_ns, time.thread_time_ns()
             job.cpu_ns = cpu_ns - before_ns
+            job.has_returned = True
             self._finished.append((job, result))
             token.run_sync_soon(self._deliver, idempotent=True)
 
@@ -185,7 +187,11 @@ class Decoders:
         """The calls that have begun and not returned, the oldest first."""
         with self._lock:
             now = time.monotonic()
-            calls = [CallUnderWay(job.owner, now - job.began) for job in self._under_way if job.began is not None]
+            calls = [
+                CallUnderWay(job.owner, now - job.began)
+                for job in self._under_way
+                if job.began is not None and not job.has_returned
+            ]
         return sorted(calls, key=lambda call: call.age_s, reverse=True)
 
     def statistics(self) -> DecoderStatistics:

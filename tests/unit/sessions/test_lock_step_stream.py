@@ -186,7 +186,7 @@ async def test_a_flood_of_configurations_lets_others_have_their_turn(autojump_cl
 
 async def test_with_many_speakers_frames_that_wait_for_no_reply_are_decoded_together(autojump_clock):
     client = Client()
-    client.gather_s = 0.3
+    client.gather_s = 0.25  # not when a frame comes
     async with trio.open_nursery() as nursery:
 
         async def speak():

@@ -131,6 +131,22 @@ async def test_an_utterance_becomes_partials_and_one_final_then_an_ack():
     assert ann.received.index(final) < ann.received.index(ann.acks[-1])
 
 
+async def test_partials_are_as_rare_as_the_level_of_service_says_and_finals_as_before():
+    captions = []
+    for partial_every_ms in (0, 800):
+        ann = Speaker()
+        ann.partial_every_ms = partial_every_ms
+        await ann.say(sound(8))
+        await ann.say(silence(1))
+        await ann.backlog.put(End())
+        await ann.run()
+        captions.append((len(ann.partials), ann.finals[0].text))
+    (often, text), (rarely, same_text) = captions
+    assert 4 <= rarely <= 8 / (0.75 * 0.8)
+    assert rarely < often
+    assert same_text == text
+
+
 async def test_words_stand_on_the_stream_s_own_clock():
     ann = Speaker(sample_rate=8000)
     await ann.say(silence(2, 8000))
