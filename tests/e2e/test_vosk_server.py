@@ -94,11 +94,13 @@ MOST_OTHERS_AT_8_KHZ = 0.4
 
 
 def assert_same(found: list[str], expected: list[str], most_others: float = MOST_OTHERS) -> None:
-    """The replies are of the same kinds and, as far as vosk repeats itself, say the same words at the same times."""
+    """As far as vosk repeats itself, the replies are of the same kinds and say the same words at the same times."""
     assert len(found) == len(expected)
     others = 0
     for reply, bare in zip(map(json.loads, found), map(json.loads, expected), strict=True):
-        assert reply.keys() == bare.keys()
+        if reply.keys() != bare.keys():  # the same noise may move the end of an utterance into the next frame
+            others += 1
+            continue
         if "alternatives" in bare:  # the first is the likeliest; others come and go with their likelihoods
             (reply, *_), (bare, *_) = reply["alternatives"], bare["alternatives"]
             assert reply.keys() == bare.keys()
