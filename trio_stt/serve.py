@@ -115,7 +115,7 @@ def _url(listener: trio.SocketListener) -> str:
 
 
 async def _drain(instance: Instance, timeout_s: float, hurry: trio.Event) -> list[CallUnderWay]:
-    """Ends all streams within `timeout_s` (and `LEAST_CUT_S`). Returns the recogniser calls that hang, whose streams cannot end."""
+    """Ends all streams within `timeout_s`, or `LEAST_CUT_S`. Returns the calls that hang, whose streams cannot end."""
     cut_s = timeout_s * CUT_SHARE
     async with trio.open_nursery() as nursery:
 
