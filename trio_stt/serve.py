@@ -37,7 +37,7 @@ CUT_SHARE = 0.1
 """Share of the drain's time, at its end, for streams that are cut: for their last finals and close frames."""
 
 LEAST_CUT_S = 0.5
-"""The same when there is little or no time to drain."""
+"""The least time for that, beyond the drain's if need be."""
 
 CLOSE_FRAMES_S = 0.3
 """Before the process is ended with threads that hang: for close frames that are still on their way."""
@@ -115,19 +115,19 @@ def _url(listener: trio.SocketListener) -> str:
 
 
 async def _drain(instance: Instance, timeout_s: float, hurry: trio.Event) -> list[CallUnderWay]:
-    """Ends all streams within `timeout_s`. Returns the recogniser calls that hang, whose streams cannot end."""
-    cut_s = max(LEAST_CUT_S, timeout_s * CUT_SHARE)
+    """Ends all streams within `timeout_s`, or `LEAST_CUT_S`. Returns the calls that hang, whose streams cannot end."""
+    cut_s = timeout_s * CUT_SHARE
     async with trio.open_nursery() as nursery:
 
         async def wait_for_streams() -> None:
             await instance.drain()
             nursery.cancel_scope.cancel()
 
-        nursery.cancel_scope.deadline = trio.current_time() + max(0, timeout_s - cut_s)
+        nursery.cancel_scope.deadline = trio.current_time() + timeout_s - cut_s
         nursery.start_soon(wait_for_streams)
         await hurry.wait()
         nursery.cancel_scope.cancel()
-    return await instance.cut(cut_s)
+    return await instance.cut(max(cut_s, LEAST_CUT_S))
 
 
 async def _watch_for_hang(instance: Instance, end_process: Callable[[int], None]) -> None:

@@ -47,9 +47,9 @@ PEAK_MEMORY_S: Final = 10.0
 LOWER_BY: Final = 0.05
 RAISE_BY_PER_S: Final = 0.002
 LEAST_FACTOR: Final = 0.3
-"""When late, capacity falls to 5 % below the most that was used in the last 10 s or so (those who made it late may have
-gone since), to 30 % at least; when punctual it grows by 0.2 % a second. So slow that it is found again where it was
-lost, not passed at once: without this it would swing."""
+"""When late, capacity falls to 5 % below the most that was used in the last 10 s or so, by what the streams count for
+or by the CPU time that was really had, whichever is less, and to 30 % at least; when punctual it grows by 0.2 % a
+second. So slow that it is found again where it was lost, not passed at once: without this it would swing."""
 
 _ROUNDING: Final = 1e-9  # no stream that just fits is kept out by arithmetic
 
@@ -105,7 +105,8 @@ class Capacity:
         self._streams: dict[str, _Stream] = {}
         self._decoding = 0.0  # the sum of all streams' `counted`
         self._factor = 1.0
-        self._peak = 0.0  # the most that was used lately, as a share of all
+        self._peak = 0.0  # the most that streams counted for lately, as a share of all
+        self._busiest = 0.0  # the most CPU time that was really had lately, as a share of all
         self._looked_at: float | None = None
         self._cpu = CpuTimes(0.0, 0.0)
         self._fresh_cpu_s = 0.0  # since the last look; of streams that are over too
@@ -165,8 +166,9 @@ class Capacity:
         """Takes what was measured since the last look, about once a second. `delay_s`: how late calls begin."""
         elapsed_s = 0.0 if self._looked_at is None else now - self._looked_at
         if elapsed_s > 0:
-            self._learn(elapsed_s, CpuTimes(cpu.process_s - self._cpu.process_s, cpu.loop_s - self._cpu.loop_s))
-            self._correct(elapsed_s, delay_s)
+            used = CpuTimes(cpu.process_s - self._cpu.process_s, cpu.loop_s - self._cpu.loop_s)
+            self._learn(elapsed_s, used)
+            self._correct(elapsed_s, used, delay_s)
         self._looked_at = now
         self._cpu = cpu
 
@@ -190,9 +192,13 @@ class Capacity:
             self._rest.add(rest_s, stream_s, elapsed_s=elapsed_s)
             self._loop.add(used.loop_s, stream_s, elapsed_s=elapsed_s)
 
-    def _correct(self, elapsed_s: float, delay_s: float) -> None:
-        self._peak = max(self.load * self._factor, self._peak * math.exp(-elapsed_s / PEAK_MEMORY_S))
+    def _correct(self, elapsed_s: float, used: CpuTimes, delay_s: float) -> None:
+        kept = math.exp(-elapsed_s / PEAK_MEMORY_S)
+        self._peak = max(self.load * self._factor, self._peak * kept)
+        self._busiest = max(used.process_s / elapsed_s / self._budget, self._busiest * kept)
         if delay_s >= LATE_S:
-            self._factor = max(LEAST_FACTOR, min(self._factor, self._peak * (1 - LOWER_BY)))
+            # Who is late uses all that there is: where others have the cores, that is less than was counted on.
+            there_is = min(self._peak, self._busiest)
+            self._factor = max(LEAST_FACTOR, min(self._factor, there_is * (1 - LOWER_BY)))
         elif delay_s <= PUNCTUAL_S:
             self._factor = min(1.0, self._factor + RAISE_BY_PER_S * elapsed_s)

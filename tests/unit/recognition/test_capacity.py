@@ -162,3 +162,18 @@ def test_calls_of_a_stream_that_is_over_are_not_counted():
     machine.capacity.spent(name, 100.0)
     machine.run(1)
     assert machine.capacity.load == 0
+
+
+def test_cores_that_others_have_are_not_counted_on():
+    machine = Machine()
+    machine.enter_all_that_fit(most=40)
+    machine.run(5)
+    machine.real_cost /= 2  # what is had of the cores; the streams fall behind
+    machine.delay_s = 0.5
+    machine.run(20)
+    machine.leave(30)
+    machine.delay_s = 0.0
+    machine.real_cost = COST
+    machine.run(5)
+    machine.enter_all_that_fit()
+    assert 20 <= len(machine.streams) <= 30
