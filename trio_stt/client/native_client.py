@@ -19,6 +19,7 @@ from trio_stt.dialects.events import (
     ServerEvent,
     StreamRequest,
     Transcript,
+    Translation,
     Word,
 )
 from trio_stt.dialects.native import (
@@ -159,6 +160,12 @@ def _read_transcript(fields: dict[str, Any], sample_rate: int) -> Transcript:
     return Transcript(**known, sample_rate=rate, words=words)
 
 
+def _read_translation(fields: dict[str, Any], sample_rate: int) -> Translation:
+    return Translation(
+        **{field.name: fields[field.name] for field in attrs.fields(Translation) if field.name in fields}
+    )
+
+
 def _read_configured(fields: dict[str, Any], sample_rate: int) -> Configured:
     return Configured({name: value for name, value in fields.items() if name != "timestamp"})
 
@@ -171,6 +178,7 @@ def _read_failure(fields: dict[str, Any], sample_rate: int) -> Failure:
 _MESSAGES: dict[str, Callable[[dict[str, Any], int], ServerEvent]] = {
     "ready": _read_ready,
     "transcripts": _read_transcript,
+    "translation": _read_translation,
     "ack": lambda fields, _: Ack(fields["sample"], fields.get("from_finalize", False), fields.get("id")),
     "configured": _read_configured,
     "pong": lambda fields, _: Pong(fields.get("id")),

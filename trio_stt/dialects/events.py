@@ -114,6 +114,22 @@ class Transcript:
 
 
 @frozen
+class Translation:
+    """A caption's text in another language (`language`: the tag that was asked for); at most one final a segment."""
+
+    session_id: str
+    client_id: str
+    stream_id: str
+    segment_id: str
+    translation: str
+    is_final: bool
+    source_language: str
+    language: str
+    timestamp: float
+    history: bool = False
+
+
+@frozen
 class Ack:
     """All finals before `sample` were sent; audio before it may be forgotten."""
 
@@ -174,7 +190,7 @@ class Close:
     reason: str = field(default="", converter=_fitting)
 
 
-ServerEvent = Ready | Transcript | Ack | Configured | Pong | Presence | GoAway | Failure
+ServerEvent = Ready | Transcript | Translation | Ack | Configured | Pong | Presence | GoAway | Failure
 
 
 # ── the request that opens a stream ──────────────────────────────────────────────────────────────────────────────
@@ -205,3 +221,5 @@ class StreamRequest:
     max_duration_s: float | None = None
     idle_timeout_s: float | None = None
     resume: bool = False
+    tenant: str = ""
+    """Whose call it is: clients of different tenants never meet. From the token, never from the query."""

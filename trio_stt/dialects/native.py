@@ -24,6 +24,7 @@ from trio_stt.dialects.events import (
     ServerEvent,
     StreamRequest,
     Transcript,
+    Translation,
     Word,
 )
 from trio_stt.dialects.request import Refusal, parse_changes, shown
@@ -206,14 +207,19 @@ _MESSAGES: Final[dict[str, Callable[[dict[str, Any]], ClientEvent]]] = {
 def encode(event: ServerEvent, *, timestamp: float, words: bool = False) -> str:
     """The text message for `event`.
 
-    `timestamp` is the time of sending in Unix seconds (a `Transcript` carries its own); `words`: whether this receiver
-    asked for the words of finals.
+    `timestamp` is the time of sending in Unix seconds (captions and translations carry their own); `words`: whether
+    this receiver asked for the words of finals.
     """
     fields: dict[str, object] = {"type": _TYPES[type(event)], "timestamp": round(timestamp, 3)}
     match event:
         case Transcript():
             fields["timestamp"] = round(event.timestamp, 3)
             fields.update(_transcript_fields(event, words))
+        case Translation():
+            fields["timestamp"] = round(event.timestamp, 3)
+            fields.update({name: getattr(event, name) for name in _TRANSLATION_FIELDS})
+            if event.history:
+                fields["history"] = True
         case Ready():
             fields.update({name: getattr(event, name) for name in _READY_FIELDS})
         case Ack():
@@ -246,6 +252,7 @@ def encode_fields(fields: dict[str, object]) -> str:
 _TYPES: Final[dict[type, str]] = {
     Ready: "ready",
     Transcript: "transcripts",
+    Translation: "translation",
     Ack: "ack",
     Configured: "configured",
     Pong: "pong",
@@ -255,6 +262,8 @@ _TYPES: Final[dict[type, str]] = {
 }
 
 _READY_FIELDS: Final = tuple(Ready.__annotations__)
+
+_TRANSLATION_FIELDS: Final = tuple(name for name in Translation.__annotations__ if name not in ("timestamp", "history"))
 
 
 def _transcript_fields(event: Transcript, words: bool) -> dict[str, object]:
