@@ -95,6 +95,7 @@ def set_up(*, for_tests: bool, with_model: bool) -> None:
     if not venv_works():
         make_venv()
     if not packages_are_current(profile):
+        provide_jemalloc()
         install_packages(profile)
     if with_model:
         install_model()
@@ -166,6 +167,27 @@ def _fingerprint(profile: str) -> str:
     for name in (f"requirements/{profile}.txt", "requirements/silero.txt", "pyproject.toml"):
         digest.update((ROOT / name).read_bytes())
     return digest.hexdigest()
+
+
+# ── the allocator ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def provide_jemalloc() -> None:
+    """Gets the allocator with which decoding costs a quarter less. The server runs without it, too."""
+    if not sys.platform.startswith("linux") or _has_jemalloc():
+        return
+    try:
+        if debian_packages.may_install():
+            debian_packages.install("libjemalloc2")
+        else:
+            debian_packages.unpack("libjemalloc2", ROOT / ".tools")
+    except SetupError as error:
+        say(f"Going on without jemalloc (the system's package of that name makes decoding cheaper): {error}")
+
+
+def _has_jemalloc() -> bool:
+    places = ("usr/local/lib", "usr/lib/*", "usr/lib64", "usr/lib")
+    return any(any(root.glob(f"{place}/libjemalloc.so.2")) for root in (Path("/"), ROOT / ".tools") for place in places)
 
 
 # ── the speech model ─────────────────────────────────────────────────────────────────────────────────────────────

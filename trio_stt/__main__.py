@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import importlib
+import sys
 
 import click
 
 from trio_stt import __version__
+from trio_stt.operations.allocator import start_with_jemalloc
+from trio_stt.settings import SettingsError, load
 
 
 class _Commands(click.Group):
@@ -40,5 +43,19 @@ def main() -> None:
     """Self-hosted real-time captions for calls."""
 
 
-if __name__ == "__main__":
+def run() -> None:
+    """The program: the server is first given its allocator, before it loads anything."""
+    if sys.argv[1:2] == ["serve"] and _wants_jemalloc():
+        start_with_jemalloc()
     main()
+
+
+def _wants_jemalloc() -> bool:
+    try:
+        return load().jemalloc
+    except SettingsError:
+        return False  # `serve` says what is wrong
+
+
+if __name__ == "__main__":
+    run()

@@ -30,7 +30,7 @@ from trio_stt.gateway.http_connection import Handler, Upgrade
 from trio_stt.gateway.socket import Socket
 from trio_stt.gateway.vosk_server import VoskServerConnection, VoskServerSurroundings, decodes_silence, request_of
 from trio_stt.gateway.websocket import CallSurroundings, NativeConnection
-from trio_stt.operations import memory
+from trio_stt.operations import allocator, memory
 from trio_stt.operations.health import Health, PartHealth, Status, memory_health
 from trio_stt.operations.metrics import Metrics
 from trio_stt.recognition import calibration
@@ -72,7 +72,9 @@ def load_vosk(settings: Settings) -> Engine:
     """The Vosk model that the settings name, loaded and probed. Blocks. Raises `ModelError` or `EngineError`."""
     records = ModelRecords(settings.records_folder)
     check_model(settings.model_path, settings.language, records)
-    engine = VoskEngine(settings.model_path, recogniser_memory_mb=settings.recogniser_memory_mb)
+    engine = VoskEngine(
+        settings.model_path, recogniser_memory_mb=settings.recogniser_memory_mb, step_ms=settings.decode_step_ms
+    )
     warm_up(engine)
     record_to = os.environ.get(RECORD_CALLS)
     return RecordingEngine(engine, CallRecorder(Path(record_to))) if record_to else engine
@@ -154,7 +156,9 @@ class Instance:
             # Pooled recognisers are large, and as many as may be: they are counted, and each speaker keeps its own.
             self.admission.max_speakers = min(self.admission.max_speakers, engine.recogniser_limit)
             self.resting = Resting(math.inf)
-        self._log.info("model_loaded", seconds=round(time.monotonic() - began, 3), **self._model)
+        self._log.info(
+            "model_loaded", seconds=round(time.monotonic() - began, 3), allocator=allocator.in_use(), **self._model
+        )
         if self._model.get("graph") == "dynamic":
             self._log.warning(
                 "graph_not_compiled",
@@ -241,7 +245,8 @@ class Instance:
         """Finds out what decoding costs here: from the last start, else by decoding canned speech for a second."""
         began = time.monotonic()
         records = ModelRecords(self.settings.records_folder)
-        identity = await trio.to_thread.run_sync(identify, self.settings.model_path)
+        conditions = f"steps of {self.settings.decode_step_ms} ms, {allocator.in_use()} allocator"
+        identity = await trio.to_thread.run_sync(identify, self.settings.model_path, conditions)
         cost = remembered = records.read(identity).decode_cost
         if cost is None:
             measurement = calibration.Measurement(engine, calibration.canned_speech())
@@ -450,6 +455,7 @@ class Instance:
             "readiness": self.admission.readiness.value,
             "language": self.settings.language,
             "model": self._model,
+            "allocator": allocator.in_use(),
             "voice_activity": self.voice.active,
             "sessions": len(self.sessions),
             "speakers": self.admission.speakers,

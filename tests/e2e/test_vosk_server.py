@@ -23,8 +23,8 @@ PHRASES = ["and mister john dashwood had then leisure to consider", "how much th
 
 @pytest.fixture(scope="module")
 def address(model: Path) -> Iterator[str]:
-    """A server whose main port speaks the dialect below /vosk-server."""
-    with server_process(VOSK_MODEL_PATH=str(model)) as process:
+    """A server whose main port speaks the dialect below /vosk-server, and whose network takes vosk's own steps."""
+    with server_process(VOSK_MODEL_PATH=str(model), DECODE_STEP_MS="240") as process:
         yield process.wait_for("ready")["url"].replace("http:", "ws:") + "/vosk-server"
         process.signal()
         assert process.ended() == 0

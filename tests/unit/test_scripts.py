@@ -45,6 +45,7 @@ class Machine:
             "run": self._run,
             "configured_model": lambda: setup.Model("en", "models/vosk-model", False, self.graph),
             "provide_openfst": lambda: self.taken.append("openfst"),
+            "provide_jemalloc": lambda: self.taken.append("jemalloc"),
             "_models": self._models,
             "recordings_are_there": lambda: "recordings" in self.taken,
             "install_recordings": lambda: self.taken.append("recordings"),
@@ -80,8 +81,8 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
 
 VENV = ["Virtual environment"]
 REST = ["Silero's model", "Command trio-stt"]
-RUNTIME = ["Python packages of requirements/runtime.txt", *REST]
-TEST = ["Python packages of requirements/test.txt", *REST]
+RUNTIME = ["jemalloc", "Python packages of requirements/runtime.txt", *REST]
+TEST = ["jemalloc", "Python packages of requirements/test.txt", *REST]
 MODEL = ["openfst", "install en"]
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from trio_stt.models.layout import graph_folder, layout_of
+from trio_stt.models.network import step_option
 
 _COMPILED = ("HCLG.fst", "words.txt")
 """What compiling adds to the folder of the graph."""
@@ -26,14 +27,17 @@ def has_shipped_graph(model: Path) -> bool:
 
 
 @contextlib.contextmanager
-def linked_model(model: Path, *, shipped_graph: bool = False) -> Iterator[Path]:
+def linked_model(model: Path, *, shipped_graph: bool = False, step_ms: int | None = None) -> Iterator[Path]:
     """A temporary folder that is `model`, made to take sound of any sample rate; it costs nothing.
 
-    `shipped_graph`: without its compiled graph. Whoever has loaded the model needs the folder no more. Raises
-    `ModelStoreError` if `model` is no model.
+    `shipped_graph`: without its compiled graph. `step_ms`: sound that the network takes at once; None: as its author
+    has it. Whoever has loaded the model needs the folder no more. Raises `ModelStoreError` if `model` is no model.
     """
     model = model.resolve()
-    features = Path(layout_of(model).configuration, "mfcc.conf")
+    configuration = Path(layout_of(model).configuration)
+    added = {configuration / "mfcc.conf": _ANY_RATE}
+    if step_ms is not None and (model / configuration / "model.conf").is_file():
+        added[configuration / "model.conf"] = step_option(model, step_ms).encode()
     graph = graph_folder(model)
     with tempfile.TemporaryDirectory(prefix="trio-stt-model-") as name:
         copy = Path(name)
@@ -43,6 +47,7 @@ def linked_model(model: Path, *, shipped_graph: bool = False) -> Iterator[Path]:
             link = copy / file.relative_to(model)
             link.parent.mkdir(parents=True, exist_ok=True)
             link.symlink_to(file)
-        (copy / features).unlink()
-        (copy / features).write_bytes((model / features).read_bytes() + _ANY_RATE)
+        for file, options in added.items():
+            (copy / file).unlink()
+            (copy / file).write_bytes((model / file).read_bytes() + options)
         yield copy

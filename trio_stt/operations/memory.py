@@ -1,7 +1,7 @@
 """Gives memory back to the system that the C library holds on to (glibc; elsewhere nothing is done).
 
 Recognisers are large and come and go in worker threads. Left alone, glibc keeps a heap for each thread, and the holes
-that freed recognisers leave.
+that freed recognisers leave. jemalloc (`trio_stt.operations.allocator`) needs none of this.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ import sys
 from typing import Final
 
 import trio
+
+from trio_stt.operations import allocator
 
 SPARE_HEAPS: Final = 4
 """Heaps besides those of the decoding threads: the event loop's, and those of threads that load, trim or wait."""
@@ -50,7 +52,7 @@ async def keep_trimming() -> None:
 
 
 def _glibc() -> ctypes.CDLL | None:
-    if not sys.platform.startswith("linux"):
+    if not sys.platform.startswith("linux") or allocator.in_use() != "system":
         return None
     library = ctypes.CDLL(None)
     return library if hasattr(library, "malloc_trim") and hasattr(library, "mallopt") else None

@@ -31,6 +31,8 @@ class ModelIdentity:
     files: str
     """A sum over names, sizes and times of change of the model's files."""
     processor: str
+    conditions: str = ""
+    """What else its cost depends on."""
 
 
 @frozen
@@ -41,12 +43,12 @@ class ModelRecord:
     decode_cost: float | None = None
 
 
-def identify(model: Path) -> ModelIdentity:
+def identify(model: Path, conditions: str = "") -> ModelIdentity:
     """The identity of the model in folder `model`, without reading its files. Raises `OSError`, `ModelStoreError`."""
     files = sorted((path.relative_to(model).as_posix(), path.stat()) for path in model.rglob("*") if path.is_file())
     lines = "\n".join(f"{name} {stat.st_size} {stat.st_mtime_ns}" for name, stat in files)
     sum_of_files = hashlib.sha256(lines.encode()).hexdigest()
-    return ModelIdentity(f"vosk {version('vosk')}", graph_kind(model), sum_of_files, _processor())
+    return ModelIdentity(f"vosk {version('vosk')}", graph_kind(model), sum_of_files, _processor(), conditions)
 
 
 class ModelRecords:

@@ -15,6 +15,7 @@ import numpy as np
 from trio_stt.models.errors import ModelStoreError
 from trio_stt.models.installed import graph_kind
 from trio_stt.models.linked_model import has_shipped_graph, linked_model
+from trio_stt.models.network import FRAME_MS, NetworkStep, network_step
 from trio_stt.recognition.engine import (
     SAMPLE_RATE,
     Engine,
@@ -42,13 +43,21 @@ def _import_vosk() -> ModuleType:
 
 vosk = _import_vosk()
 
-FLUSH_SILENCE_MS = 500
-"""Digital silence fed before a result is taken, so that the network's right context has passed over the last word.
+LEAST_SILENCE_FRAMES = 6
+"""Silence that is decoded behind an utterance before its result is taken. That is the least: the network takes whole
+steps. None would do as well for word errors; a word that is cut off decodes better with some."""
 
-A shorter one loses last words; `Result()` after it keeps speaker adaptation, which `FinalResult()` throws away.
-"""
+UNKNOWN_STEP = NetworkStep(frames=51, look_ahead_frames=40)
+"""Assumed of a network whose file does not tell: larger than any in use."""
 
-_FLUSH_SILENCE = bytes(2 * SAMPLE_RATE * FLUSH_SILENCE_MS // 1000)
+_FRAME_SAMPLES = SAMPLE_RATE * FRAME_MS // 1000
+_WINDOW_SAMPLES = SAMPLE_RATE * 25 // 1000  # Kaldi's frames are of 25 ms
+
+_MOST_PIPELINE_OUTPUTS = 20_000
+_OUTPUT_FRAMES = 3
+"""After a result vosk begins with a new feature pipeline when the old one has made more than so many outputs, of three
+frames each (``Recognizer::CleanUp``): ten minutes."""
+
 _FORGET_SILENCE = bytes(2 * SAMPLE_RATE // 10)
 
 DYNAMIC_RECOGNISER_MB = 65
@@ -63,10 +72,13 @@ second of decoded speech adds: measured over 50 recognisers of 7 and 21 s each."
 class VoskRecogniser:
     """One speaker's Kaldi decoder. See `trio_stt.recognition.engine.Recogniser`."""
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, step: NetworkStep = UNKNOWN_STEP) -> None:
+        """`step`: how the model's network takes sound."""
         self._kaldi = vosk.KaldiRecognizer(model, SAMPLE_RATE)
         self._kaldi.SetWords(True)
+        self._step = step
         self._given = 0  # samples given since this recogniser was made: Kaldi's clock, on which its word times stand
+        self._pipeline_start = 0  # on that clock: from where on the network's steps are counted
         self._utterance_start = 0
 
     def accept(self, samples: Samples) -> None:
@@ -78,12 +90,19 @@ class VoskRecogniser:
         return str(_parsed(self._kaldi.PartialResult()).get("partial", ""))
 
     def finish(self) -> tuple[HeardWord, ...]:
-        """Ends the utterance and returns its words, on the utterance's own clock. Raises `EngineError`."""
+        """Ends the utterance and returns its words, on the utterance's own clock. Raises `EngineError`.
+
+        `Result()` keeps the speaker adaptation that `FinalResult()` throws away, but what the network has not decoded
+        yet would be missing from it: so silence is given up to the end of the step that holds the last sample.
+        """
         ends_at = self._given - self._utterance_start
-        self._accept_bytes(_FLUSH_SILENCE)
+        decoded_frames, silence = flush(self._given - self._pipeline_start, self._step)
+        self._accept_bytes(bytes(2 * silence))
         words = _parsed(self._kaldi.Result()).get("result", ())
         start = self._utterance_start
         self._utterance_start = self._given
+        if decoded_frames > _MOST_PIPELINE_OUTPUTS * _OUTPUT_FRAMES:
+            self._pipeline_start = self._given
         return tuple(
             HeardWord(
                 text=word["word"],
@@ -98,7 +117,7 @@ class VoskRecogniser:
         """Drops the open utterance and the speaker adaptation: only a final result of a running decoder does that."""
         self._accept_bytes(_FORGET_SILENCE)
         self._kaldi.FinalResult()
-        self._utterance_start = self._given
+        self._pipeline_start = self._utterance_start = self._given
 
     def _accept_bytes(self, samples: bytes) -> None:
         # The end points that Kaldi sees by itself are ignored: the speech gate decides where utterances end.
@@ -107,6 +126,17 @@ class VoskRecogniser:
         except Exception as error:  # vosk raises bare Exception, nothing narrower
             raise EngineError(f"Vosk could not decode {len(samples) // 2} samples: {error}") from error
         self._given += len(samples) // 2
+
+
+def flush(given: int, step: NetworkStep) -> tuple[int, int]:
+    """Frames decoded once the step with the last of `given` samples is, and the silence which that takes, in samples.
+
+    `given` counts from the pipeline's first sample, and so do steps. A frame is there when all its window is.
+    """
+    wanted = -(-given // _FRAME_SAMPLES) + LEAST_SILENCE_FRAMES
+    decoded = -(-wanted // step.frames) * step.frames
+    seen = decoded + step.look_ahead_frames
+    return decoded, max(0, (seen - 1) * _FRAME_SAMPLES + _WINDOW_SAMPLES - given)
 
 
 class VoskPlainRecogniser:
@@ -152,13 +182,13 @@ def _within(sample: int, end: int) -> int:
     return min(max(sample, 0), end)
 
 
-def _load(folder: Path, *, shipped_graph: bool = False) -> Any:
+def _load(folder: Path, step_ms: int | None, *, shipped_graph: bool = False) -> tuple[Any, NetworkStep]:
     vosk.SetLogLevel(-1)
     try:
         if shipped_graph and not has_shipped_graph(folder):
             raise ModelStoreError("HCLr.fst and Gr.fst, the graph as its author ships it, are missing")
-        with linked_model(folder, shipped_graph=shipped_graph) as linked:
-            return vosk.Model(str(linked))
+        with linked_model(folder, shipped_graph=shipped_graph, step_ms=step_ms) as linked:
+            return vosk.Model(str(linked)), network_step(linked) or UNKNOWN_STEP
     except Exception as error:  # vosk raises bare Exception, nothing narrower
         raise ModelError(
             f"The Vosk model in {folder} cannot be loaded ({error}). Check it with 'trio-stt models verify', "
@@ -169,16 +199,20 @@ def _load(folder: Path, *, shipped_graph: bool = False) -> Any:
 class VoskEngine:
     """A loaded Vosk model. With a compiled graph recognisers are made as needed; else they are pooled and reused."""
 
-    def __init__(self, folder: Path, *, recogniser_memory_mb: int) -> None:
-        """Loads the model in `folder` (blocks for up to seconds). Raises `ModelError`."""
+    def __init__(self, folder: Path, *, recogniser_memory_mb: int, step_ms: int | None = None) -> None:
+        """Loads the model in `folder` (blocks for up to seconds). Raises `ModelError`.
+
+        `step_ms`: sound that the network takes at once (`trio_stt.models.network`); None: as the model's author has it.
+        """
         if not (folder / "am" / "final.mdl").is_file():
             raise ModelError(
                 f"No Vosk model in {folder}. Install one with 'trio-stt models install en', "
                 "or set VOSK_MODEL_PATH to the folder of a model."
             )
-        self._model = _load(folder)
+        self._model, self._step = _load(folder, step_ms)
         self._phrase_model: Any = None
         self._folder = folder
+        self._step_ms = step_ms
         self.graph = graph_kind(folder)
         self._pool: list[VoskRecogniser] = []
         self._pool_lock = threading.Lock()
@@ -205,7 +239,7 @@ class VoskEngine:
             if self._pool:
                 return self._pool.pop()
         try:
-            return VoskRecogniser(self._model)
+            return VoskRecogniser(self._model, self._step)
         except Exception as error:  # vosk raises bare Exception, nothing narrower
             raise EngineError(f"Vosk could not make a recogniser: {error}") from error
 
@@ -215,7 +249,8 @@ class VoskEngine:
         It takes a second model's memory. Blocks; one call at a time. Raises `ModelError`.
         """
         if self._phrase_model is None:
-            self._phrase_model = _load(self._folder, shipped_graph=True) if self.graph == "compiled" else self._model
+            compiled = self.graph == "compiled"
+            self._phrase_model = _load(self._folder, self._step_ms, shipped_graph=True)[0] if compiled else self._model
 
     def open_plain(self, options: PlainOptions) -> PlainRecogniser:
         """Kaldi's decoder as it is. Raises `EngineError`."""
