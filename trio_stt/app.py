@@ -541,6 +541,9 @@ class Instance:
             "breaker",
             {breaker.name: _not_admitting(breaker) for breaker in self.breakers.values()},
         )
+        self.metrics.total(
+            "gate_cpu_seconds", "Processor time that finding speech in the sound took", lambda: self.voice.cpu_s
+        )
         gauge(
             "voice_activity_degraded",
             "1 while the preferred detector is not in use",

@@ -14,6 +14,7 @@ in a thread, one hop for all       354  272  238  191  158  149
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Sequence
 from typing import Any
@@ -22,6 +23,7 @@ import numpy as np
 import structlog
 import trio
 
+from trio_stt.audio.background import Background
 from trio_stt.audio.samples import WINDOW_SAMPLES, Probabilities, Samples
 from trio_stt.audio.speech_gate import SILENCE_PEAK
 from trio_stt.audio.vad import Detector, DetectorError
@@ -52,6 +54,8 @@ class VoiceActivity:
         self._active = 0  # index of the detector at work; len(detectors): everything is speech
         self._retry_at = 0.0  # on Trio's clock; matters only while a better one has failed
         self._requests: deque[_Request] = deque()
+        self.cpu_s = 0.0
+        """Processor time that judging has taken so far."""
 
     @property
     def active(self) -> str:
@@ -89,6 +93,11 @@ class VoiceActivity:
         return call
 
     def _judge(self, call: list[_Request]) -> None:
+        began_s = time.thread_time()
+        self._judge_by_best(call)
+        self.cpu_s += time.thread_time() - began_s
+
+    def _judge_by_best(self, call: list[_Request]) -> None:
         if self._active and trio.current_time() >= self._retry_at:
             self._retry()
         while self._active < len(self._detectors):
@@ -133,25 +142,37 @@ class VoiceStream:
     def __init__(self, activity: VoiceActivity) -> None:
         self._activity = activity
         self._memory = _Memory()
+        self._background = Background()
 
     async def probabilities(self, windows: Samples) -> Probabilities:
         """How likely each of the next windows is speech; `windows` has shape (512 × n,) or (n, 512).
 
-        Windows that are all digital silence are not shown to the detector: a muted microphone costs nothing. Always
-        answers. A checkpoint; cancelled, it has judged the first windows or none, and no other stream notices.
+        Windows that are all digital silence, or the stream's background, are not shown to the detector: their
+        probability is 0. Always answers. A checkpoint; cancelled, it has judged the first windows or none, and no other
+        stream notices.
         """
         rows = windows.reshape(-1, WINDOW_SAMPLES)
-        if rows.size and rows.min() >= -SILENCE_PEAK and rows.max() <= SILENCE_PEAK:
-            await trio.lowlevel.checkpoint()
-            return np.zeros(len(rows), np.float32)
+        shown, earlier = self._to_judge(rows)
         answers = [
-            await self._activity._judged(_Request(self._memory, rows[begin : begin + _REQUEST_WINDOWS]))
-            for begin in range(0, len(rows), _REQUEST_WINDOWS)
+            await self._activity._judged(_Request(self._memory, shown[begin : begin + _REQUEST_WINDOWS]))
+            for begin in range(0, len(shown), _REQUEST_WINDOWS)
         ]
         if not answers:
             await trio.lowlevel.checkpoint()
-            return np.zeros(0, np.float32)
-        return np.concatenate(answers)
+            return np.zeros(len(rows), np.float32)
+        found = np.concatenate(answers)
+        self._background.judged(found)
+        return found[earlier:]
+
+    def _to_judge(self, rows: Samples) -> tuple[Samples, int]:
+        if rows.size and rows.min() >= -SILENCE_PEAK and rows.max() <= SILENCE_PEAK:
+            return rows[:0], 0
+        if self._activity.active == EVERYTHING:
+            return rows, 0
+        began_s = time.thread_time()
+        shown = self._background.to_judge(rows)
+        self._activity.cpu_s += time.thread_time() - began_s
+        return shown
 
 
 _CANNED: Samples = np.zeros((1, WINDOW_SAMPLES), np.int16)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from prometheus_client.core import CounterMetricFamily
+from prometheus_client.registry import Collector
 
 LAG_BUCKETS_S = (0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 2.0, 5.0, 10.0)
 
@@ -43,6 +45,10 @@ class Metrics:
         """A gauge that is read when somebody scrapes."""
         Gauge(f"trio_stt_{name}", help, registry=self.registry).set_function(read)
 
+    def total(self, name: str, help: str, read: Callable[[], float]) -> None:
+        """A counter that is kept elsewhere, read when somebody scrapes."""
+        self.registry.register(_Total(f"trio_stt_{name}", help, read))
+
     def count_refusal(self, status: int) -> None:
         """Counts a WebSocket that was refused."""
         self.refusals.labels(str(status)).inc()
@@ -63,3 +69,13 @@ class Metrics:
 
     def _counter(self, name: str, help: str, *labels: str) -> Counter:
         return Counter(f"trio_stt_{name}", help, labels, registry=self.registry)
+
+
+class _Total(Collector):
+    def __init__(self, name: str, help: str, read: Callable[[], float]) -> None:
+        self._name = name
+        self._help = help
+        self._read = read
+
+    def collect(self) -> Iterator[CounterMetricFamily]:
+        yield CounterMetricFamily(self._name, self._help, self._read())

@@ -199,3 +199,17 @@ async def test_digital_silence_is_silence_without_asking_the_detector(
     assert better.calls == []
     dither[700] = SILENCE_PEAK + 1
     assert (await stream.probabilities(dither)).tolist() == [0.25] * 3
+
+
+async def test_background_is_not_shown_and_the_time_taken_is_counted(activity: VoiceActivity, better: Scripted) -> None:
+    stream, noise = activity.open(), np.random.default_rng(0).normal(0, 100, 512 * 3).astype(np.int16)
+    for _ in range(40):
+        better.answer = 0.0
+        assert (await stream.probabilities(noise)).tolist() == [0.0] * 3
+    better.calls.clear()
+    assert (await stream.probabilities(noise)).tolist() == [0.0] * 3
+    assert better.calls == []
+    better.answer = 0.9
+    assert (await stream.probabilities(2 * noise)).tolist() == pytest.approx([0.9] * 3)
+    assert better.calls == [[8 + 3]]
+    assert activity.cpu_s > 0
