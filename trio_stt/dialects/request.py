@@ -56,7 +56,7 @@ def parse_request(query: Iterable[tuple[str, str]], limits: Limits) -> StreamReq
     """Checks a decoded query string, given as pairs (``urllib.parse.parse_qsl``, ``request.args.items(multi=True)``).
 
     Unknown parameters are ignored. In the result both times are set, but `idle_timeout_s` is None for a listener.
-    Whether the language has a model is not looked at: see `language_unavailable`.
+    Whether the language has a model is not looked at: see `language_unavailable`; nor whether anybody translates.
     """
     given: dict[str, str] = {}
     for name, value in query:
@@ -74,9 +74,8 @@ def parse_request(query: Iterable[tuple[str, str]], limits: Limits) -> StreamReq
     for name in ("client_id", "session_id"):
         if name not in values:
             return _bad(name, f"is missing; expected {_NAME_EXPECTED}", code="missing_parameter")
-    for name in ("translation", "resume"):
-        if values.get(name):
-            return _not_available(name, code="not_available")
+    if values.get("resume"):
+        return Refusal(400, "not_available", "resume=true is not available on this server", "resume")
     max_duration_s = min(values.pop("max_duration", limits.max_duration_s), limits.max_duration_s)
     idle_timeout_s = min(values.pop("idle_timeout", limits.idle_timeout_s), limits.idle_timeout_s)
     speaks = values.get("speak", True)
@@ -94,8 +93,6 @@ def parse_changes(fields: Mapping[str, object]) -> dict[str, object] | Refusal:
                 return _bad(name, f"is {shown(value)}; expected {error}")
         elif name in _QUERY:
             return _bad(name, "cannot be changed on an open stream; connect again with the new value")
-    if changes.get("translation"):
-        return _not_available("translation", code="bad_value")
     return changes
 
 
@@ -124,10 +121,6 @@ def shown(value: object) -> str:
 
 def _bad(name: str, what: str, code: str = "bad_value") -> Refusal:
     return Refusal(400, code, f"{name} {what}", name)
-
-
-def _not_available(name: str, code: str) -> Refusal:
-    return Refusal(400, code, f"{name}=true is not available on this server", name)
 
 
 # Readers of one value: each returns it checked, or raises ValueError with what would have been right.
