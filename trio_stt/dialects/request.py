@@ -16,6 +16,8 @@ MAX_TARGETS = 50
 MAX_HISTORY = 200
 """Most finals of others that a client may ask for when it connects."""
 
+_UNKNOWN_LANGUAGE = "auto"
+_SAY_IT = "this server does not find out what is spoken; name the language, such as en"
 _SHOWN_CHARACTERS = 40  # of a wrong value, in the message about it
 _NAME = re.compile(r"[A-Za-z0-9._:@-]{1,128}")
 _WHOLE = re.compile(r"[0-9]{1,9}")
@@ -74,6 +76,8 @@ def parse_request(query: Iterable[tuple[str, str]], limits: Limits) -> StreamReq
     for name in ("client_id", "session_id"):
         if name not in values:
             return _bad(name, f"is missing; expected {_NAME_EXPECTED}", code="missing_parameter")
+    if values.get("language", "").lower() == _UNKNOWN_LANGUAGE:
+        return Refusal(400, "not_available", f"language={_UNKNOWN_LANGUAGE} is not available: {_SAY_IT}", "language")
     if values.get("resume"):
         return Refusal(400, "not_available", "resume=true is not available on this server", "resume")
     max_duration_s = min(values.pop("max_duration", limits.max_duration_s), limits.max_duration_s)
@@ -91,6 +95,8 @@ def parse_changes(fields: Mapping[str, object]) -> dict[str, object] | Refusal:
                 changes[name] = _CHANGES[name](value)
             except ValueError as error:
                 return _bad(name, f"is {shown(value)}; expected {error}")
+            if name == "language" and str(value).lower() == _UNKNOWN_LANGUAGE:
+                return _bad(name, f"is {shown(value)}; {_SAY_IT}")
         elif name in _QUERY:
             return _bad(name, "cannot be changed on an open stream; connect again with the new value")
     return changes

@@ -2,6 +2,7 @@ import attrs
 import pytest
 import structlog
 import trio
+import trio.lowlevel
 import trio.testing
 
 from tests.unit.sessions.test_session import Client, caption
@@ -17,7 +18,7 @@ from trio_stt.sessions.translate import (
 )
 from trio_stt.translation.translator import TranslationUnavailableError
 
-pytestmark = pytest.mark.usefixtures("quiet_logs")
+pytestmark = pytest.mark.usefixtures("quiet_logs", "autojump_clock")
 
 
 class InlineTranslator:
@@ -276,7 +277,7 @@ async def test_old_translations_are_forgotten(call):
     call.join("bob", read_language="pt")
     for number in range(REMEMBERED_SEGMENTS + 50):
         call.session.publish(caption("ann", "x", number=number))
-        await trio.sleep(0)
+        await trio.lowlevel.checkpoint()
     await trio.sleep(100)
     assert len(call.session._translations._asked) == REMEMBERED_SEGMENTS
 
