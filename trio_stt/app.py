@@ -172,6 +172,8 @@ class Instance:
         """
         began = time.monotonic()
         engine = await trio.to_thread.run_sync(self._load_engine, self.settings, abandon_on_cancel=False)
+        if self.settings.written_captions:  # read now, so that no caption waits for it
+            await trio.to_thread.run_sync(write, "", primary_subtag(self.settings.language))
         self._model = engine.description
         self._engine = engine
         if engine.recogniser_limit is not None:

@@ -116,7 +116,7 @@ def _mark(gap: str) -> str:
 
 
 def _cased(correct: Sequence[str], written: Sequence[str]) -> float:
-    pairs = [
+    pairs: list[tuple[str, str]] = [
         (one, other)
         for sentence, ours in zip(correct, written, strict=True)
         for one, other in zip(_WORD.findall(sentence), _WORD.findall(ours), strict=True)
@@ -129,4 +129,5 @@ def _chrf(translations: Sequence[str], references: Sequence[str]) -> float:
         import sacrebleu
     except ImportError as error:
         raise TranslationBenchError("sacrebleu is missing; it comes with: ./scripts/setup.sh --test") from error
-    return float(sacrebleu.corpus_chrf(list(translations), [list(references)]).score)
+    score: float = sacrebleu.corpus_chrf(list(translations), [list(references)]).score
+    return score

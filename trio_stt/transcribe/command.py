@@ -120,7 +120,7 @@ def transcribe(
     )
     if listens and targets:  # who only listens reads nothing else
         request = attrs.evolve(request, read_language=targets[0])
-    tags = (None, *targets)
+    tags = (None, *(tag for tag in targets if tag != request.language))
     suffix = "txt" if format_name == "text" else format_name
     output_files = [
         LanguageFile(tag, form_of_output(), Path(f"{stem}.{tag or request.language}.{suffix}"))

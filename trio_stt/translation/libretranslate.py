@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from typing import Any
 
 import httpx
@@ -11,6 +12,9 @@ from trio_stt.translation.engine import Pair, TranslationError
 
 MAX_ANSWER_BYTES = 1_000_000
 """More than this is no translation of a caption."""
+
+
+logging.getLogger("httpx").setLevel(logging.WARNING)  # its line for each request would be one for each caption
 
 
 class LibreTranslate:
@@ -40,6 +44,8 @@ class LibreTranslate:
             ]
         except (TypeError, KeyError) as error:
             raise TranslationError("the LibreTranslate server's list of languages is not understood") from error
+        if not languages:
+            raise TranslationError("the LibreTranslate server has no languages")
         # Of several forms of one language (zh-Hans, zh-Hant), the first that is listed stands for it.
         for code, _ in reversed(languages):
             self._codes[_primary(code)] = code

@@ -18,7 +18,7 @@ from trio_stt.sessions.translate import (
 )
 from trio_stt.translation.translator import TranslationUnavailableError
 
-pytestmark = pytest.mark.usefixtures("quiet_logs", "autojump_clock")
+pytestmark = pytest.mark.usefixtures("quiet_logs")
 
 
 class InlineTranslator:
@@ -70,7 +70,7 @@ def bounds() -> dict:
 
 
 @pytest.fixture
-async def call(bounds, autojump_clock, nursery):
+async def call(bounds, nursery):
     translator = InlineTranslator()
     desk = TranslationDesk(translator, Metrics(), structlog.get_logger(), **bounds)
     await nursery.start(desk.run)
@@ -105,7 +105,7 @@ def test_each_language_but_the_speaker_s_own_is_wanted_once(request_, spoken, ex
     assert languages_of(StreamRequest("a", "s", **request_), spoken) == expected
 
 
-async def test_a_listener_receives_the_translation_of_each_final_in_order(call):
+async def test_a_listener_receives_the_translation_of_each_final_in_order(call, autojump_clock):
     bob = call.join("bob", read_language="pt")
     for number in range(3):
         call.session.publish(caption("ann", f"word {number}", number=number))
@@ -114,7 +114,7 @@ async def test_a_listener_receives_the_translation_of_each_final_in_order(call):
     assert [type(event) for event in bob.received].count(Transcript) == 3
 
 
-async def test_one_translation_serves_all_listeners_of_a_language(call):
+async def test_one_translation_serves_all_listeners_of_a_language(call, autojump_clock):
     clients = [call.join(f"client{number}", read_language="pt") for number in range(20)]
     call.session.publish(caption("client0", "hello"))
     await trio.sleep(5)
@@ -122,7 +122,7 @@ async def test_one_translation_serves_all_listeners_of_a_language(call):
     assert all(translations(client) == [("stream-client0-1", "pt", "pt:hello")] for client in clients)
 
 
-async def test_each_receives_only_its_own_languages(call):
+async def test_each_receives_only_its_own_languages(call, autojump_clock):
     both, german, none = (
         call.join("both", target=("pt", "de")),
         call.join("german", read_language="de", transcript=False),
@@ -135,7 +135,7 @@ async def test_each_receives_only_its_own_languages(call):
     assert translations(none) == []
 
 
-async def test_the_tag_that_was_asked_for_is_answered(call):
+async def test_the_tag_that_was_asked_for_is_answered(call, autojump_clock):
     bob = call.join("bob", read_language="pt-BR")
     call.session.publish(caption("ann", "hello"))
     await trio.sleep(5)
@@ -144,7 +144,7 @@ async def test_the_tag_that_was_asked_for_is_answered(call):
     assert call.translator.calls == [("hello", "en", "pt")]
 
 
-async def test_nothing_is_translated_that_nobody_wants(call):
+async def test_nothing_is_translated_that_nobody_wants(call, autojump_clock):
     call.join("bob", translation=False)
     eve = call.join("eve", read_language="pt")
     call.session.publish(caption("ann", ""))
@@ -155,7 +155,7 @@ async def test_nothing_is_translated_that_nobody_wants(call):
     assert call.translator.calls == []
 
 
-async def test_a_final_that_is_published_again_is_not_translated_again(call):
+async def test_a_final_that_is_published_again_is_not_translated_again(call, autojump_clock):
     bob = call.join("bob", read_language="pt")
     for _ in range(2):
         call.session.publish(caption("ann", "hello"))
@@ -163,7 +163,7 @@ async def test_a_final_that_is_published_again_is_not_translated_again(call):
     assert len(translations(bob)) == 1
 
 
-async def test_who_asks_for_a_language_while_connected_gets_it_from_then_on(call):
+async def test_who_asks_for_a_language_while_connected_gets_it_from_then_on(call, autojump_clock):
     bob = call.join("bob")
     call.session.publish(caption("ann", "one", number=1))
     await trio.sleep(5)
@@ -173,7 +173,7 @@ async def test_who_asks_for_a_language_while_connected_gets_it_from_then_on(call
     assert translations(bob) == [("stream-ann-2", "pt", "pt:two")]
 
 
-async def test_speakers_do_not_wait_for_each_other(call):
+async def test_speakers_do_not_wait_for_each_other(call, autojump_clock):
     bob = call.join("bob", read_language="pt")
     for number in range(10):
         call.session.publish(caption("slow", f"{number}", number=number))
@@ -182,7 +182,7 @@ async def test_speakers_do_not_wait_for_each_other(call):
     assert ("stream-quick-1", "pt", "pt:now") in translations(bob)
 
 
-async def test_history_brings_translations_that_exist_at_once_and_others_when_made(call):
+async def test_history_brings_translations_that_exist_at_once_and_others_when_made(call, autojump_clock):
     call.join("bob", read_language="pt")
     for number in range(3):
         call.session.publish(caption("ann", f"{number}", number=number))
@@ -195,7 +195,7 @@ async def test_history_brings_translations_that_exist_at_once_and_others_when_ma
     assert all(event.history for event in late.received)
 
 
-async def test_history_is_joined_to_what_is_being_translated_without_double(call):
+async def test_history_is_joined_to_what_is_being_translated_without_double(call, autojump_clock):
     bob = call.join("bob", read_language="pt")
     call.session.publish(caption("ann", "hello"))
     late = call.join("late", read_language="pt", history=5)
@@ -206,7 +206,7 @@ async def test_history_is_joined_to_what_is_being_translated_without_double(call
         assert translations(client) == [("stream-ann-1", "pt", "pt:hello")]
 
 
-async def test_two_who_join_late_share_the_translations_that_are_made_for_them(call):
+async def test_two_who_join_late_share_the_translations_that_are_made_for_them(call, autojump_clock):
     call.join("ann", translation=False)
     call.session.publish(caption("ann", "hello"))
     late, later = (call.join(name, read_language="pt", history=5) for name in ("late", "later"))
@@ -215,7 +215,7 @@ async def test_two_who_join_late_share_the_translations_that_are_made_for_them(c
     assert translations(late) == translations(later) == [("stream-ann-1", "pt", "pt:hello")]
 
 
-async def test_a_failing_engine_is_told_once_and_captions_go_on(call):
+async def test_a_failing_engine_is_told_once_and_captions_go_on(call, autojump_clock):
     bob, mute = call.join("bob", read_language="pt"), call.join("mute", translation=False)
     call.translator.failing = True
     for number in range(3):
@@ -229,7 +229,7 @@ async def test_a_failing_engine_is_told_once_and_captions_go_on(call):
     assert len([event for event in bob.received if isinstance(event, Transcript)]) == 4
 
 
-async def test_translations_come_again_when_the_engine_does(call):
+async def test_translations_come_again_when_the_engine_does(call, autojump_clock):
     bob = call.join("bob", read_language="pt")
     call.translator.failing = True
     call.session.publish(caption("ann", "one", number=1))
@@ -241,7 +241,7 @@ async def test_translations_come_again_when_the_engine_does(call):
 
 
 @pytest.mark.parametrize("bounds", [{"max_waiting": 2}])
-async def test_what_waits_is_bounded_and_the_excess_is_told(call):
+async def test_what_waits_is_bounded_and_the_excess_is_told(call, autojump_clock):
     bob = call.join("bob", read_language="pt")
     for number in range(5):
         call.session.publish(caption("ann", f"{number}", number=number))
@@ -252,7 +252,7 @@ async def test_what_waits_is_bounded_and_the_excess_is_told(call):
     assert call.desk.waiting == 0
 
 
-async def test_a_fault_in_one_translation_leaves_the_others_alone(call):
+async def test_a_fault_in_one_translation_leaves_the_others_alone(call, autojump_clock):
     bob = call.join("bob", read_language="pt")
     call.translator.seconds = -1  # trio.sleep refuses it
     call.session.publish(caption("ann", "one", number=1))
@@ -263,7 +263,7 @@ async def test_a_fault_in_one_translation_leaves_the_others_alone(call):
     assert translations(bob) == [("stream-ann-2", "pt", "pt:two")]
 
 
-async def test_what_was_said_so_far_can_be_waited_for(call):
+async def test_what_was_said_so_far_can_be_waited_for(call, autojump_clock):
     bob = call.join("bob", read_language="pt")
     call.session.publish(caption("ann", "one", number=1))
     call.session.publish(caption("ann", "two", number=2))
@@ -272,7 +272,7 @@ async def test_what_was_said_so_far_can_be_waited_for(call):
     await call.session.wait_translated("stream-ann")
 
 
-async def test_old_translations_are_forgotten(call):
+async def test_old_translations_are_forgotten(call, autojump_clock):
     call.translator.seconds = 0
     call.join("bob", read_language="pt")
     for number in range(REMEMBERED_SEGMENTS + 50):
@@ -282,7 +282,7 @@ async def test_old_translations_are_forgotten(call):
     assert len(call.session._translations._asked) == REMEMBERED_SEGMENTS
 
 
-async def test_engines_are_loaded_when_somebody_comes_who_may_need_them(call):
+async def test_engines_are_loaded_when_somebody_comes_who_may_need_them(call, autojump_clock):
     call.join("mute", translation=False, target=("de",))
     call.join("bob", read_language="pt-BR")
     call.join("eve", read_language="pt")
@@ -302,7 +302,7 @@ def partial(text: str, number: int = 1) -> Transcript:
 
 
 @pytest.mark.parametrize("bounds", [{"max_waiting": 50, "partials": True}])
-async def test_partials_are_translated_as_far_as_they_are_stable(call):
+async def test_partials_are_translated_as_far_as_they_are_stable(call, autojump_clock):
     bob = call.join("bob", read_language="pt", partials=True)
     eve = call.join("eve", read_language="pt", partials=False)
     for text in ("a b c", "a b c d", "a b c d e", "a b x y z f g", "a b x y z f g h"):
@@ -317,7 +317,7 @@ async def test_partials_are_translated_as_far_as_they_are_stable(call):
 
 
 @pytest.mark.parametrize("bounds", [{"max_waiting": 50, "partials": True}])
-async def test_no_partial_translation_follows_the_final(call):
+async def test_no_partial_translation_follows_the_final(call, autojump_clock):
     bob = call.join("bob", read_language="pt", transcript=False)
     assert call.session.wants_partials
     call.session.publish(partial("a b c"))
