@@ -31,6 +31,11 @@ RUN_SENTENCES = 4
 """Sentences learnt together: about as many as one utterance holds at most."""
 
 ROUNDS = 5
+LEAST_MARK_WEIGHT = 1.5
+"""Features of marks that weigh less are left out: half of them, and the result is as good."""
+
+LEAST_QUESTION_WEIGHT = 0.1
+
 SCALE = 100
 """Weights are stored as whole numbers, this many to one."""
 
@@ -126,8 +131,8 @@ class Perceptron:
             self._add(feature, right, 1.0)
             self._add(feature, guess, -1.0)
 
-    def averaged(self) -> dict[str, tuple[int, ...]]:
-        """The mean of the weights over all steps, as whole numbers; without features that say nothing."""
+    def averaged(self, least: float) -> dict[str, tuple[int, ...]]:
+        """The mean of the weights over all steps, as whole numbers; of features with one of at least `least`."""
         found = {}
         for feature, weights in self.weights.items():
             means = tuple(
@@ -138,7 +143,7 @@ class Perceptron:
                 )
                 for at in range(self._classes)
             )
-            if any(abs(mean) >= SCALE // 10 for mean in means):
+            if any(abs(mean) >= SCALE * least for mean in means):
                 found[feature] = means
         return found
 
@@ -181,7 +186,7 @@ def _learn_marks(passages: list[Passage], model: WritingModel, dice: random.Rand
         for features, right in examples:
             learner.learn(features, right)
         print(f"marks: round {number + 1} of {ROUNDS}, {len(examples)} gaps", flush=True)
-    return learner.averaged()
+    return learner.averaged(LEAST_MARK_WEIGHT)
 
 
 def _mark_examples(passage: Passage, model: WritingModel) -> Iterable[tuple[list[str], int]]:
@@ -223,7 +228,7 @@ def _learn_questions(passages: list[Passage], model: WritingModel, dice: random.
         dice.shuffle(examples)
         for features, right in examples:
             learner.learn(features, right)
-    return {feature: asks - tells for feature, (tells, asks) in learner.averaged().items()}
+    return {feature: asks - tells for feature, (tells, asks) in learner.averaged(LEAST_QUESTION_WEIGHT).items()}
 
 
 def capitals_of(passages: list[Passage], names: Iterable[str]) -> dict[str, str]:
