@@ -43,7 +43,7 @@ class WritingModel:
     marks: Mapping[str, tuple[int, ...]]
     """Weights of each feature, in the order of `MARKS`."""
     bias: tuple[int, ...]
-    """Added to the scores of `MARKS`: chosen so that marks are set about as often as writers do."""
+    """Added to the scores of `MARKS`."""
     questions: Mapping[str, int]
     """Weights of the features of a whole sentence; above 0 in sum: a question."""
     question_bias: int

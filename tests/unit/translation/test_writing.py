@@ -45,7 +45,7 @@ def test_text_that_has_been_written_stays_as_it_is(text):
 @given(words=WORDS, language=st.sampled_from(["en", "pt", "vi", "zh", "xx"]))
 def test_no_word_is_added_left_out_or_changed(words, language):
     written = write(" ".join(words), language).split()
-    assert [word.rstrip(",.?。").casefold() for word in written] == [word.casefold() for word in words]
+    assert [word.rstrip(",.?。").upper() for word in written] == [word.upper() for word in words]
 
 
 @pytest.mark.parametrize("language", ["en", "pt"])
