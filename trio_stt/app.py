@@ -6,7 +6,7 @@ import itertools
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -54,7 +54,12 @@ from trio_stt.sessions.gated_listener import GatedListener
 from trio_stt.sessions.lock_step import Listener, PlainListener
 from trio_stt.sessions.pace import BEAT_MS, next_beat
 from trio_stt.sessions.session import Session, Sessions
+from trio_stt.sessions.translate import TranslationDesk, translation_refusal
 from trio_stt.settings import Settings
+from trio_stt.translation.engine import TranslationEngine
+from trio_stt.translation.engines import make_engines
+from trio_stt.translation.translator import Translator
+from trio_stt.translation.writing import write
 
 LOOK_EVERY_S = 0.5
 """How often load is measured and the level of service decided."""
@@ -63,6 +68,9 @@ FINISHING_SHARE = 0.2
 """Share of the drain's time, after clients were told to go elsewhere, that is left for the last words of who stayed."""
 
 CALLS_LOOK_EVERY_S = 0.02
+
+TRANSLATION_BREAKER_CALLS = 6
+"""Calls of a translation engine looked at; at half of them failing its breaker opens. Few: each may take seconds."""
 
 RECORD_CALLS = "TRIO_STT_RECORD_CALLS"
 """A file that `trio-stt bench server` has the server write its recogniser calls to; not a setting for users."""
@@ -87,13 +95,29 @@ LONGEST_GATHERING_MS = 300
 class Instance:
     """One server instance: its parts, its Quart app, and its life from starting to drained."""
 
-    def __init__(self, settings: Settings, load_engine: Callable[[Settings], Engine] | None = None) -> None:
-        """`load_engine` blocks while it loads and probes the model; default: Vosk, with the model the settings name."""
+    def __init__(
+        self,
+        settings: Settings,
+        load_engine: Callable[[Settings], Engine] | None = None,
+        translation_engines: Sequence[TranslationEngine] | None = None,
+    ) -> None:
+        """`load_engine` blocks while it loads and probes the model; default: Vosk, with the model the settings name.
+
+        `translation_engines`: default: those that the settings and the installed models make.
+        """
         self.settings = settings
         self._log = structlog.get_logger().bind(instance=settings.instance)
         self.metrics = Metrics()
         self.health = Health()
-        self.sessions = Sessions()
+        self.translator = self._make_translator(translation_engines)
+        self.desk = TranslationDesk(
+            self.translator,
+            self.metrics,
+            self._log,
+            max_waiting=settings.translation_queue,
+            partials=settings.translate_partials,
+        )
+        self.sessions = Sessions(self.desk if self.translator.engines else None)
         self.connections = Connections(on_close=self.metrics.count_close)
         self.decoders = Decoders(settings.decode_cores, lambda owner, cpu_s: self.capacity.spent(owner, cpu_s))
         self._stream_numbers = itertools.count()
@@ -135,7 +159,7 @@ class Instance:
         )
         self._limits = Limits(settings.max_stream_duration, settings.max_client_idle_time)
         parts = (settings, self.admission, self.connections, self.metrics)
-        self._around = CallSurroundings(*parts, self.sessions, self._make_captioner)
+        self._around = CallSurroundings(*parts, self.sessions, self._make_captioner, self._refuse_translation)
         models = frozenset(settings.vosk_server_models)
         self._around_vosk_server = VoskServerSurroundings(*parts, models, self._open_listener)
         self._add_health()
@@ -150,6 +174,8 @@ class Instance:
         """
         began = time.monotonic()
         engine = await trio.to_thread.run_sync(self._load_engine, self.settings, abandon_on_cancel=False)
+        if self.settings.written_captions:  # read now, so that no caption waits for it
+            await trio.to_thread.run_sync(write, "", primary_subtag(self.settings.language))
         self._model = engine.description
         self._engine = engine
         if engine.recogniser_limit is not None:
@@ -170,6 +196,7 @@ class Instance:
             nursery.start_soon(memory.keep_trimming)
             nursery.start_soon(self._close_recognisers, engine)
             nursery.start_soon(self._keep_measuring)
+            await nursery.start(self.desk.run)
             if not self.settings.decode_cost:
                 nursery.start_soon(self._calibrate, engine)
             self.admission.readiness = Readiness.READY
@@ -293,6 +320,29 @@ class Instance:
             on_change=lambda state: self._log.warning("breaker", name=name, state=state.value),
         )
 
+    def _make_translator(self, engines: Sequence[TranslationEngine] | None) -> Translator:
+        return Translator(
+            make_engines(self.settings, self._log) if engines is None else engines,
+            self._make_translation_breaker,
+            timeout_s=self.settings.translation_timeout_s,
+            threads=self.settings.translation_threads,
+            cache_size=self.settings.translation_cache,
+            on_cache_hit=self.metrics.translation_cache_hits.inc,
+            log=self._log,
+        )
+
+    def _make_translation_breaker(self, name: str) -> Breaker:
+        return Breaker(
+            name,
+            min_calls=TRANSLATION_BREAKER_CALLS,
+            wait_s=self.settings.stt_circuit_breaker_timeout,
+            on_failure=self.metrics.translation_failures.inc,
+            on_change=lambda state: self._log.warning("breaker", name=name, state=state.value),
+        )
+
+    def _refuse_translation(self, request: StreamRequest) -> Refusal | None:
+        return translation_refusal(request, self.translator)
+
     async def _probe(self) -> bool:
         """Whether the recogniser works on canned audio."""
         engine = self._engine
@@ -316,6 +366,9 @@ class Instance:
         def publish(transcript: Transcript) -> None:
             self.metrics.captions.labels("final" if transcript.is_final else "partial").inc()
             self.metrics.lag.observe(_lag_ms(backlog) / 1000)
+            if transcript.is_final and self.settings.written_captions:
+                written = write(transcript.text, primary_subtag(transcript.language))
+                transcript = attrs.evolve(transcript, text=written)
             session.publish(transcript)
 
         return self._captioner(request, stream_id, publish, lambda: session.wants_partials, backlog, log)
@@ -421,7 +474,7 @@ class Instance:
                 admission=self.admission,
                 connections=self.connections,
                 metrics=self.metrics,
-                breakers=tuple(self.breakers.values()),
+                breakers=(*self.breakers.values(), *self.translator.breakers),
                 decoders=self.decoders,
                 capacity=self.capacity,
                 degradation=self.degradation,
@@ -434,7 +487,7 @@ class Instance:
         request = parse_request(upgrade.query, self._limits)
         if isinstance(request, Refusal):
             return request
-        refusal = self.admission.check(request)
+        refusal = self._refuse_translation(request) or self.admission.check(request)
         if refusal is None:
             await NativeConnection(request, socket, self._around).run()
         return refusal
@@ -467,6 +520,7 @@ class Instance:
         self.health.add("recogniser", self._breaker_health)
         self.health.add("decoders", self._decoder_health)
         self.health.add("voice_activity", self._voice_health)
+        self.health.add("translation", self._translation_health)
         thresholds = self.settings.health_memory_degraded, self.settings.health_memory_unhealthy
         self.health.add("memory", partial(memory_health, *thresholds))
 
@@ -518,6 +572,21 @@ class Instance:
         status = Status.DEGRADED if degraded else Status.HEALTHY
         return PartHealth(status, f"{self.voice.active} decides what is speech", {"detector": self.voice.active})
 
+    def _translation_health(self) -> PartHealth:
+        if not self.translator.engines:
+            return PartHealth(Status.HEALTHY, "off: nothing is translated")
+        breakers = self.translator.breakers
+        pairs = {f"{source}-{target}" for engine in self.translator.engines for source, target in engine.pairs or ()}
+        figures: dict[str, object] = {
+            "breakers": {breaker.name: breaker.state.value for breaker in breakers},
+            "pairs": sorted(pairs),
+            "waiting": self.desk.waiting,
+        }
+        if all(breaker.admits for breaker in breakers):
+            return PartHealth(Status.HEALTHY, "working", figures)
+        failing = ", ".join(breaker.name for breaker in breakers if not breaker.admits)
+        return PartHealth(Status.DEGRADED, f"failing: {failing}; captions go on", figures)
+
     def _add_gauges(self) -> None:
         gauge = self.metrics.gauge
         gauge("ready", "1 if new speakers are let in", lambda: float(self.admission.ready))
@@ -539,11 +608,12 @@ class Instance:
             "breaker_open",
             "1 while the breaker of an engine with a model is not closed",
             "breaker",
-            {breaker.name: _not_admitting(breaker) for breaker in self.breakers.values()},
+            {each.name: _not_admitting(each) for each in (*self.breakers.values(), *self.translator.breakers)},
         )
         self.metrics.total(
             "gate_cpu_seconds", "Processor time that finding speech in the sound took", lambda: self.voice.cpu_s
         )
+        gauge("translations_waiting", "Captions that wait to be translated", lambda: self.desk.waiting)
         gauge(
             "voice_activity_degraded",
             "1 while the preferred detector is not in use",

@@ -12,6 +12,7 @@ import socket
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import attrs
 import environ
@@ -93,6 +94,14 @@ def _loopback(value: Any) -> str:
     if not inside:
         raise ValueError("a loopback address: 127.0.0.1, ::1 or localhost (there are no access tokens yet)")
     return host
+
+
+def _http_url(value: Any) -> str:
+    url = str(value)
+    parts = urlsplit(url)
+    if url and (parts.scheme not in ("http", "https") or not parts.hostname):
+        raise ValueError("an address that begins with http:// or https://")
+    return url
 
 
 def _names(value: Any) -> tuple[str, ...]:
@@ -248,6 +257,35 @@ class Settings:
     )
     tcp_user_timeout_s: float = _setting(
         15, _number(1, 600), "Seconds after which the kernel gives up a connection whose peer takes nothing."
+    )
+
+    # Translation
+    translation: bool = _setting(True, _boolean, "false: nothing is translated, and asking for it gets 400.")
+    translation_threads: int = _setting(
+        1, _integer(1, 64), "Threads for each translation engine; beside DECODE_CORES, so keep it low."
+    )
+    translation_timeout_s: float = _setting(
+        3, _number(0.1, 60), "Seconds that one call of a translation engine may take, waiting for a thread included."
+    )
+    translation_queue: int = _setting(
+        200,
+        _integer(1, 100_000),
+        "Captions that may wait to be translated; one more stays untranslated, and its readers are told once.",
+    )
+    translation_cache: int = _setting(
+        2000, _integer(0, 1_000_000), "Translations that are remembered, so that the same words are translated once."
+    )
+    translate_partials: bool = _setting(
+        False, _boolean, "true: unfinished captions are translated too, as far as their words have become stable."
+    )
+    libretranslate_url: str = _setting(
+        "", _http_url, "Address of a LibreTranslate server, for pairs that nobody translates here; empty: none."
+    )
+    libretranslate_api_key: str = _setting("", str, "Its API key, where it wants one.")
+    written_captions: bool = _setting(
+        False,
+        _boolean,
+        "true: finals are shown with capitals, full stops and commas; false: as recognised. /vosk-server: never.",
     )
 
     # The vosk-server dialect

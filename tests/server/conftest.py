@@ -1,5 +1,6 @@
 """A real server on a free port of 127.0.0.1, in the test's own event loop, with a fake engine."""
 
+from collections.abc import Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 
@@ -60,13 +61,13 @@ def settings_for_tests(**changes) -> Settings:
 
 
 @asynccontextmanager
-async def running_server(engine: FakeEngine | None = None, **changes):
-    """Runs a server while the block runs."""
+async def running_server(engine: FakeEngine | None = None, translation_engines: Sequence = (), **changes):
+    """Runs a server while the block runs; it translates with `translation_engines` only."""
     engine = engine or FakeEngine()
     made = []
 
     def make_instance(settings: Settings) -> Instance:
-        made.append(Instance(settings, load_engine=lambda settings: engine))
+        made.append(Instance(settings, lambda settings: engine, translation_engines))
         return made[0]
 
     stop, hurry = trio.Event(), trio.Event()

@@ -113,6 +113,7 @@ async def test_settings_can_be_changed_while_connected(server):
         await ann.end()
         events = await everything(ann)
     assert next(event for event in events if isinstance(event, Configured)).values["partials"] is False
+    # None of its engines translates: see test_translation.py for those that do.
     failure = next(event for event in events if isinstance(event, Failure))
     assert (failure.code, failure.extra["parameter"]) == ("bad_value", "translation")
     assert Pong(3) in events

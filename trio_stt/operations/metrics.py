@@ -27,6 +27,15 @@ class Metrics:
         self.speech_seconds = self._counter("speech_seconds", "Audio given to the recogniser, in seconds")
         self.captions = self._counter("captions", "Captions published, partial or final", "kind")
         self.decode_failures = self._counter("decode_failures", "Recogniser calls that failed")
+        self.translations = self._counter("translations", "Translations made, final or partial, or missing", "kind")
+        self.translation_failures = self._counter("translation_failures", "Calls of translation engines that failed")
+        self.translation_cache_hits = self._counter("translation_cache_hits", "Translations that were remembered")
+        self.translation_seconds = Histogram(
+            "trio_stt_translation_seconds",
+            "From a final to its translation",
+            buckets=LAG_BUCKETS_S,
+            registry=self.registry,
+        )
         self.lag = Histogram(
             "trio_stt_caption_lag_seconds",
             "Age of the oldest undecoded audio when a caption was published",

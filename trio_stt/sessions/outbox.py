@@ -7,7 +7,7 @@ from typing import Generic, TypeVar
 
 import trio
 
-from trio_stt.dialects.events import Ack, Close, Pong, Transcript
+from trio_stt.dialects.events import Ack, Close, Pong, Transcript, Translation
 
 Event = TypeVar("Event")
 """What the dialect makes its messages from."""
@@ -20,7 +20,7 @@ class Outbox(Generic[Event]):
     """A queue with one reader. Putting never waits; a full box is `overflowing`, and its owner closes the client.
 
     An event that makes an earlier one pointless takes its place, at the end: a partial the last partial of that stream,
-    a plain ack the last plain ack, and a final the partial of its own segment.
+    a plain ack the last plain ack, and a final the partial of its own segment. Translations likewise, by language.
     """
 
     def __init__(self, max_messages: int = MAX_MESSAGES) -> None:
@@ -59,6 +59,10 @@ class Outbox(Generic[Event]):
             partial = ("partial", event.stream_id)
             self.replaced += self._waiting.pop(partial, None) is not None
             key = key if event.is_final else partial
+        elif isinstance(event, Translation):
+            partial_of = ("partial translation", event.stream_id, event.language)
+            self.replaced += self._waiting.pop(partial_of, None) is not None
+            key = key if event.is_final else partial_of
         elif isinstance(event, Ack) and not event.from_finalize:
             self._waiting.pop("ack", None)
             key = "ack"

@@ -8,8 +8,9 @@ from itertools import islice
 
 import attrs
 
-from trio_stt.dialects.events import Close, Presence, ServerEvent, StreamRequest, Transcript
+from trio_stt.dialects.events import Close, Presence, ServerEvent, StreamRequest, Transcript, Translation
 from trio_stt.sessions.outbox import Outbox
+from trio_stt.sessions.translate import CallTranslations, TranslationDesk
 
 HISTORY_FINALS = 200
 """Finals that a session remembers for late joiners: the most that `history` may ask for."""
@@ -37,6 +38,9 @@ class Member:
         if isinstance(event, Transcript):
             if not self.request.transcript or not (event.is_final or self.request.partials):
                 return
+        elif isinstance(event, Translation):
+            if not self.request.translation or not (event.is_final or self.request.partials):
+                return
         elif isinstance(event, Presence) and not self.request.presence:
             return
         self.outbox.put(event)
@@ -47,10 +51,13 @@ class Member:
 class Session:
     """The members of one call. Everything here happens between two checkpoints: nobody sees it half done."""
 
-    def __init__(self, session_id: str) -> None:
+    def __init__(self, session_id: str, desk: TranslationDesk | None = None) -> None:
+        """`desk`: where captions are translated; None: nowhere."""
         self.session_id = session_id
         self._members: dict[str, Member] = {}
         self._history: deque[Transcript] = deque(maxlen=HISTORY_FINALS)
+        self._translations = None if desk is None else CallTranslations(desk, lambda: self)
+        self._translates_partials = desk is not None and desk.partials
 
     def __len__(self) -> int:
         return len(self._members)
@@ -65,7 +72,11 @@ class Session:
     @property
     def wants_partials(self) -> bool:
         """Whether anybody would read a partial."""
-        return any(member.request.transcript and member.request.partials for member in self._members.values())
+        return any(
+            member.request.partials
+            and (member.request.transcript or (member.request.translation and self._translates_partials))
+            for member in self._members.values()
+        )
 
     def join(self, member: Member) -> None:
         """Adds `member` and sends it the history it asked for; an older connection of its client is closed 4001."""
@@ -75,8 +86,12 @@ class Session:
             older.stop(REPLACED)
         else:
             self._announce("joined", member)
+        if self._translations is not None:
+            self._translations.joined(member)
         for final in self._recent(member):
             member.deliver(final)
+            if self._translations is not None:
+                self._translations.recall(member, final)
 
     def leave(self, member: Member) -> None:
         """Removes `member`, unless a newer connection has taken its place."""
@@ -90,6 +105,13 @@ class Session:
             self._history.append(transcript)
         for member in self:
             member.deliver(transcript)
+        if self._translations is not None:
+            self._translations.follow(transcript)
+
+    async def wait_translated(self, stream_id: str) -> None:
+        """Returns when what that stream said so far is translated, or given up. May be cancelled."""
+        if self._translations is not None:
+            await self._translations.wait_done(stream_id)
 
     def _announce(self, event: str, about: Member) -> None:
         for member in self:
@@ -105,7 +127,9 @@ class Session:
 class Sessions:
     """The calls of this instance. A call begins with its first member and ends with its last."""
 
-    def __init__(self) -> None:
+    def __init__(self, desk: TranslationDesk | None = None) -> None:
+        """`desk`: where captions are translated; None: nowhere."""
+        self._desk = desk
         self._sessions: dict[str, Session] = {}
 
     def __len__(self) -> int:
@@ -125,7 +149,7 @@ class Sessions:
     def join(self, member: Member) -> Session:
         """The call that `member` asked for, with it in it."""
         session_id = member.request.session_id
-        session = self._sessions.setdefault(session_id, Session(session_id))
+        session = self._sessions.setdefault(session_id, Session(session_id, self._desk))
         session.join(member)
         return session
 

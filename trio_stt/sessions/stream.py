@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import attrs
 import trio
@@ -30,7 +30,14 @@ STARVED_S = 1.0
 SILENT_ACK_S = 0.5
 """In silence an ack moves at least so often; the wire promises once a second."""
 
+LAST_TRANSLATIONS_S = 2.0
+"""After `eof`, translations of the last finals are waited for so long (the wire's promise)."""
+
 ENDED = Close(1000, "")
+
+
+async def _nothing_to_translate() -> None:
+    """Where nobody translates, nothing is waited for."""
 
 
 class Stream:
@@ -43,12 +50,20 @@ class Stream:
         captioner: Captioner | None,
         *,
         check_language: Callable[[str], Failure | None],
+        check_translation: Callable[[StreamRequest], Failure | None] = lambda request: None,
+        wait_translated: Callable[[], Awaitable[None]] = _nothing_to_translate,
     ) -> None:
-        """`check_language` says why a speaker cannot speak that language here, or None."""
+        """`check_language` says why a speaker cannot speak that language here, or None.
+
+        `check_translation` says why the translations of a changed request cannot be had; `wait_translated` returns when
+        this stream's captions so far are translated.
+        """
         self._member = member
         self._backlog = backlog
         self._captioner = captioner
         self._check_language = check_language
+        self._check_translation = check_translation
+        self._wait_translated = wait_translated
         self._heard_at = 0.0
         self._acked = 0
         self._acked_at = trio.current_time()
@@ -77,6 +92,9 @@ class Stream:
                 self._ack(from_finalize=True, id=item.id)
             elif isinstance(item, End):
                 await self._finish()
+                if self._member.request.translation:
+                    with trio.move_on_after(LAST_TRANSLATIONS_S):
+                        await self._wait_translated()
                 self._ack()
                 return ENDED
             elif isinstance(item, Close):
@@ -137,6 +155,10 @@ class Stream:
     async def _configure(self, event: Configure) -> None:
         request = self._member.request
         changes = dict(event.changes)
+        failure = self._check_translation(attrs.evolve(request, **changes))
+        if failure is not None:
+            self._member.deliver(failure)
+            return
         language = changes.get("language", request.language)
         if self._captioner is not None and language != request.language:
             failure = self._check_language(str(language))

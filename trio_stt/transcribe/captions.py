@@ -63,6 +63,29 @@ def lay_out(words: Sequence[TimedWord]) -> list[Caption]:
     return captions
 
 
+def add_translation(captions: Sequence[Caption], text: str) -> list[Caption]:
+    """The same captions with `text` below them, shared out among them by the time that each stands."""
+    words = text.split()
+    whole_s = sum(caption.end_s - caption.start_s for caption in captions)
+    both, taken, passed_s = [], 0, 0.0
+    for number, caption in enumerate(captions, 1):
+        passed_s += caption.end_s - caption.start_s
+        upto = len(words) if number == len(captions) or not whole_s else round(len(words) * passed_s / whole_s)
+        both.append(Caption((*caption.lines, *_wrapped(words[taken:upto])), caption.start_s, caption.end_s))
+        taken = max(taken, upto)
+    return both
+
+
+def _wrapped(words: Sequence[str]) -> list[str]:
+    lines: list[str] = []
+    for piece in (piece for word in words for piece in chop_cells(word, MAX_LINE_WIDTH)):
+        if lines and cell_len(lines[-1]) + 1 + cell_len(piece) <= MAX_LINE_WIDTH:
+            lines[-1] += f" {piece}"
+        else:
+            lines.append(piece)
+    return lines
+
+
 def _fitting_pieces(word: TimedWord) -> list[TimedWord]:
     """The word, cut where it is longer than a line (scripts without spaces come as one long word)."""
     if cell_len(word.text) <= MAX_LINE_WIDTH:

@@ -9,21 +9,23 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from pathlib import Path
 
+import attrs
 import click
 import trio
 from rich.console import Console
 
 from trio_stt.client.native_client import stream_url
 from trio_stt.dialects.events import StreamRequest
+from trio_stt.dialects.request import Refusal, parse_changes
 from trio_stt.settings import Settings, SettingsError, load
 from trio_stt.transcribe.display import Display
 from trio_stt.transcribe.exit_codes import ExitCode
-from trio_stt.transcribe.formats import caption_format
-from trio_stt.transcribe.job import Job, run_job
+from trio_stt.transcribe.formats import CaptionFormat, caption_format
+from trio_stt.transcribe.job import Job, LanguageFile, run_job
 from trio_stt.transcribe.microphone import list_microphones
 from trio_stt.transcribe.pipe import Pipe
 from trio_stt.transcribe.sound import SourceError
-from trio_stt.transcribe.sources import MediaSource, MicrophoneSource, Source
+from trio_stt.transcribe.sources import CallSource, MediaSource, MicrophoneSource, Source
 
 LIVE_FRAME_MS = 100
 """Frames of sound that is sent as it is spoken."""
@@ -60,6 +62,12 @@ STANDARD_INPUT = "-"
 )
 @click.option("--words", is_flag=True, help="With --format json: times and confidences of words.")
 @click.option("--realtime", is_flag=True, help="Send files no faster than they were spoken.")
+@click.option(
+    "--translate", metavar="TAG[,TAG]", help="Translate into these languages (BCP-47); shown below what was said."
+)
+@click.option(
+    "--save", "stem", metavar="STEM", help="One file for each language, such as STEM.en.srt, not standard output."
+)
 def transcribe(
     files: tuple[str, ...],
     mic: bool,
@@ -73,36 +81,67 @@ def transcribe(
     format_name: str,
     words: bool,
     realtime: bool,
+    translate: str | None,
+    stem: str | None,
 ) -> None:
     """Write captions of FILEs (any sound or video), of standard input (-) or of a microphone (--mic).
+
+    Without any of these, with --server and --session: of a whole call, as a listener receives it, until Ctrl-C.
 
     Results go to standard output, everything else to standard error. Exit codes: 0 all done, 2 wrong options, 3 a
     source could not be read, 4 no server, 5 connection lost, 130 Ctrl-C.
     """
     if list_mics:
         raise SystemExit(_list_microphones())
-    sources = _sources(files, mic, mic_device, raw_rate, realtime)
+    listens = server is not None and session is not None and not files and not mic and mic_device is None
+    sources = [CallSource(session or "")] if listens else _sources(files, mic, mic_device, raw_rate, realtime)
     if words and format_name != "json":
         raise click.UsageError("--words needs --format json; srt and vtt use the times of words anyway.")
     try:
         settings = load()
     except SettingsError as error:
         raise click.UsageError(str(error)) from error
-    form = caption_format(format_name, words=words)
+    targets = _targets(translate)
+
+    def form_of_output() -> CaptionFormat:
+        return caption_format(format_name, words=words, speakers=listens, translations=bool(targets) and stem is None)
+
+    form = form_of_output()
     request = StreamRequest(
-        client_id=client or _new_id("speaker"),
+        client_id=client or _new_id("listener" if listens else "speaker"),
         session_id=session or _new_id("transcribe"),
         language=language or settings.language,
         framing="seq",
         partials=sys.stderr.isatty(),
         words=form.needs_words,
+        speak=not listens,
+        translation=bool(targets),
+        target=targets,
     )
+    if listens and targets:  # who only listens reads nothing else
+        request = attrs.evolve(request, read_language=targets[0])
+    tags = (None, *(tag for tag in targets if tag != request.language))
+    suffix = "txt" if format_name == "text" else format_name
+    output_files = [
+        LanguageFile(tag, form_of_output(), Path(f"{stem}.{tag or request.language}.{suffix}"))
+        for tag in tags
+        if stem is not None
+    ]
     open_server = _server(server, request, settings)
-    job = Job(sources, request, form, realtime)
+    job = Job(sources, request, form, realtime, output_files, listens)
     with open(sys.stdout.fileno(), "wb", buffering=0, closefd=False) as output:
         display = Display(Console(stderr=True, highlight=False))
         code = trio.run(run_job, job, open_server, output, display)
     raise SystemExit(code)
+
+
+def _targets(translate: str | None) -> tuple[str, ...]:
+    if translate is None:
+        return ()
+    changes = parse_changes({"target": translate})
+    if isinstance(changes, Refusal) or not changes["target"]:
+        raise click.UsageError(f"--translate is {translate!r}; expected language tags (BCP-47) such as pt or de,pt-BR.")
+    return tuple(changes["target"])  # type: ignore[arg-type]  # parse_changes returns checked values
 
 
 def _sources(
@@ -113,7 +152,9 @@ def _sources(
             raise click.UsageError("Give either FILEs or --mic, not both.")
         return [MicrophoneSource(mic_device)]
     if not files:
-        raise click.UsageError("Nothing to transcribe: give FILEs, - for standard input, or --mic.")
+        raise click.UsageError(
+            "Nothing to transcribe: give FILEs, - for standard input, or --mic; or --server and --session to listen."
+        )
     if files.count(STANDARD_INPUT) > 1:
         raise click.UsageError("Standard input (-) can be read only once.")
     if raw_rate is not None and STANDARD_INPUT not in files:

@@ -1,4 +1,4 @@
-"""What `transcribe` writes: plain text, JSON lines, SubRip or WebVTT. A format makes text of one transcript."""
+"""What `transcribe` writes: plain text, JSON lines, SubRip or WebVTT. A format makes text of one utterance."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from trio_stt.dialects.events import Transcript
-from trio_stt.transcribe.captions import Caption, TimedWord, lay_out, plain, spread_words
+from trio_stt.transcribe.bilingual import Captioned
+from trio_stt.transcribe.captions import Caption, TimedWord, add_translation, lay_out, plain, spread_words
 
 
 class CaptionFormat(Protocol):
@@ -20,41 +21,52 @@ class CaptionFormat(Protocol):
     def header(self) -> str:
         """What stands before everything."""
 
-    def transcript(self, source: str, transcript: Transcript, offset_s: float) -> str:
-        """One transcript of `source`; the sources before it lasted `offset_s` seconds. Empty: nothing to write."""
+    def caption(self, source: str, caption: Captioned, offset_s: float) -> str:
+        """One utterance of `source`; the sources before it lasted `offset_s` seconds. Empty: nothing to write."""
 
 
 class TextFormat:
-    """One utterance a line."""
+    """One utterance a line, its translations below it."""
 
     needs_words = False
+
+    def __init__(self, *, speakers: bool) -> None:
+        """`speakers`: each line begins with who said it."""
+        self._speakers = speakers
 
     def header(self) -> str:
         """Nothing."""
         return ""
 
-    def transcript(self, source: str, transcript: Transcript, offset_s: float) -> str:
-        """The text and a line feed."""
-        text = plain(transcript.text)
-        return f"{text}\n" if text else ""
+    def caption(self, source: str, caption: Captioned, offset_s: float) -> str:
+        """The text and a line feed; each translation behind its language."""
+        text = plain(caption.transcript.text)
+        if not text:
+            return ""
+        speaker = f"{plain(caption.transcript.client_id)}: " if self._speakers else ""
+        lines = [speaker + text, *(f"[{tag}] {plain(each)}" for tag, each in caption.translations.items())]
+        return "".join(f"{line}\n" for line in lines)
 
 
 class JsonFormat:
     """One JSON object a line for each utterance (JSON Lines); times are those of its own source."""
 
-    def __init__(self, *, words: bool) -> None:
+    def __init__(self, *, words: bool, translations: bool) -> None:
         self.needs_words = words
+        self._translations = translations
 
     def header(self) -> str:
         """Nothing."""
         return ""
 
-    def transcript(self, source: str, transcript: Transcript, offset_s: float) -> str:
-        """An object with the source, times in seconds, the text, and the words where they were asked for."""
+    def caption(self, source: str, caption: Captioned, offset_s: float) -> str:
+        """An object with the source, times in seconds, the text; words and translations where they were asked for."""
+        transcript = caption.transcript
         if not transcript.text:
             return ""
         fields: dict[str, object] = {
             "source": source,
+            "client_id": transcript.client_id,
             "segment_id": transcript.segment_id,
             "start": _start_s(transcript),
             "end": _end_s(transcript),
@@ -67,6 +79,8 @@ class JsonFormat:
                 {"word": word.text, "start": word.start, "end": word.end, "conf": word.confidence}
                 for word in transcript.words
             ]
+        if self._translations:
+            fields["translations"] = dict(caption.translations)
         return json.dumps(fields, ensure_ascii=False) + "\n"
 
 
@@ -82,9 +96,9 @@ class SrtFormat:
         """Nothing."""
         return ""
 
-    def transcript(self, source: str, transcript: Transcript, offset_s: float) -> str:
-        """The utterance's captions, numbered on."""
-        return "".join(self._cue(caption) for caption in _captions(transcript, offset_s))
+    def caption(self, source: str, caption: Captioned, offset_s: float) -> str:
+        """The utterance's captions, numbered on; translations stand below the words."""
+        return "".join(self._cue(each) for each in _captions(caption, offset_s))
 
     def _cue(self, caption: Caption) -> str:
         self._count += 1
@@ -101,19 +115,21 @@ class VttFormat:
         """The format's first line."""
         return "WEBVTT\n\n"
 
-    def transcript(self, source: str, transcript: Transcript, offset_s: float) -> str:
-        """The utterance's captions."""
+    def caption(self, source: str, caption: Captioned, offset_s: float) -> str:
+        """The utterance's captions; translations stand below the words."""
         return "".join(
-            f"{_times(caption, decimal='.')}\n{_escaped(caption.lines)}\n\n"
-            for caption in _captions(transcript, offset_s)
+            f"{_times(each, decimal='.')}\n{_escaped(each.lines)}\n\n" for each in _captions(caption, offset_s)
         )
 
 
-def caption_format(name: str, *, words: bool) -> CaptionFormat:
-    """The format called text, json, srt or vtt; `words`: JSON tells the times of words."""
+def caption_format(name: str, *, words: bool, speakers: bool = False, translations: bool = False) -> CaptionFormat:
+    """The format called text, json, srt or vtt.
+
+    `words`: JSON tells the times of words; `speakers`: text tells who speaks; `translations`: JSON has them in a field.
+    """
     formats: dict[str, CaptionFormat] = {
-        "text": TextFormat(),
-        "json": JsonFormat(words=words),
+        "text": TextFormat(speakers=speakers),
+        "json": JsonFormat(words=words, translations=translations),
         "srt": SrtFormat(),
         "vtt": VttFormat(),
     }
@@ -128,14 +144,24 @@ def _end_s(transcript: Transcript) -> float:
     return transcript.end_sample / transcript.sample_rate
 
 
-def _captions(transcript: Transcript, offset_s: float) -> list[Caption]:
-    return lay_out(_timed_words(transcript, offset_s))
+def _captions(caption: Captioned, offset_s: float) -> list[Caption]:
+    captions = lay_out(_timed_words(caption.transcript, offset_s))
+    for text in caption.translations.values():
+        captions = add_translation(captions, plain(text))
+    return captions
 
 
 def _timed_words(transcript: Transcript, offset_s: float) -> Sequence[TimedWord]:
     if not transcript.words:
         return spread_words(plain(transcript.text), _start_s(transcript) + offset_s, _end_s(transcript) + offset_s)
-    return [TimedWord(plain(word.text), word.start + offset_s, word.end + offset_s) for word in transcript.words]
+    # The text may have capitals and marks that the recognised words have not: the same words, in the same order.
+    texts = transcript.text.split()
+    if len(texts) != len(transcript.words):
+        texts = [word.text for word in transcript.words]
+    return [
+        TimedWord(plain(text), word.start + offset_s, word.end + offset_s)
+        for text, word in zip(texts, transcript.words, strict=True)
+    ]
 
 
 def _escaped(lines: Sequence[str]) -> str:

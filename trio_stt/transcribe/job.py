@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
+from pathlib import Path
 from typing import BinaryIO, TypeVar
 
+import attrs
 import trio
 from attrs import frozen
 
 from trio_stt.client.connection import CaptionStream, ServerUnreachableError, StreamRefusedError, open_stream
-from trio_stt.dialects.events import StreamRequest, Transcript
+from trio_stt.dialects.events import StreamRequest, Transcript, Translation
+from trio_stt.transcribe.bilingual import Bilingual, Captioned
 from trio_stt.transcribe.display import Display
 from trio_stt.transcribe.exit_codes import ExitCode
 from trio_stt.transcribe.formats import CaptionFormat
@@ -21,13 +25,28 @@ from trio_stt.transcribe.streaming import Outcome, stream_captions
 
 
 @frozen
+class LanguageFile:
+    """A file for one language; None: what was said."""
+
+    language: str | None
+    caption_format: CaptionFormat
+    path: Path
+
+
+@frozen
 class Job:
-    """What to do. `request` is opened at a server once for each source; `realtime`: no faster than it was spoken."""
+    """What to do. `request` is opened at a server once for each source; `realtime`: no faster than it was spoken.
+
+    With `files` these are written, and nothing to standard output. `whole_call`: captions of all clients are written,
+    with their times since we came, not only our own.
+    """
 
     sources: Sequence[Source]
     request: StreamRequest
     caption_format: CaptionFormat
     realtime: bool
+    files: Sequence[LanguageFile] = ()
+    whole_call: bool = False
 
 
 class ServerStartError(Exception):
@@ -52,6 +71,8 @@ class _Transcription:
         self._interrupted = interrupted
         self._source_name = ""
         self._offset_s = 0.0
+        self._began_at = time.time()
+        self._bilingual = Bilingual(())
         self._header_written = False
         self._streaming = False
 
@@ -97,6 +118,7 @@ class _Transcription:
             transcribing.cancel()
 
     async def _open_and_stream(self, source: Source, server: str) -> ExitCode:
+        self._bilingual = Bilingual(self._job.request.target if self._job.request.translation else ())
         async with source.open() as sound:
             self._source_name = source.name
             async with open_stream(server, self._job.request) as stream:
@@ -117,14 +139,16 @@ class _Transcription:
         try:
             with self._display.showing(name, sound.duration_s):
                 await self._write("")
-                return await stream_captions(
+                outcome = await stream_captions(
                     sound,
                     stream,
-                    self._job.request.client_id,
+                    None if self._job.whole_call else self._job.request.client_id,
                     self,
                     self._interrupted,
                     realtime=self._job.realtime,
                 )
+                await self.on_translations_lost()  # none comes any more
+                return outcome
         finally:
             self._streaming = False
 
@@ -133,9 +157,25 @@ class _Transcription:
         self._display.partial(transcript.text)
 
     async def on_final(self, transcript: Transcript) -> None:
-        """Writes the utterance."""
+        """Writes the utterance, as soon as its translations are there."""
         self._display.partial("")
-        await self._write(self._job.caption_format.transcript(self._source_name, transcript, self._offset_s))
+        self._bilingual.final(transcript, trio.current_time())
+        await self.on_beat()
+
+    async def on_translation(self, translation: Translation) -> None:
+        """Writes the utterance with it."""
+        self._bilingual.translation(translation)
+        await self.on_beat()
+
+    async def on_translations_lost(self) -> None:
+        """Writes what waited for translations without them."""
+        self._bilingual.give_up()
+        await self.on_beat()
+
+    async def on_beat(self) -> None:
+        """Writes what waited in vain for a translation."""
+        for caption in self._bilingual.ready(trio.current_time()):
+            await self._write_caption(caption)
 
     def on_progress(self, done_s: float) -> None:
         """Moves the progress bar."""
@@ -145,7 +185,37 @@ class _Transcription:
         """Shows what the server has to say."""
         self._display.message(text)
 
+    async def _write_caption(self, caption: Captioned) -> None:
+        transcript = caption.transcript
+        offset_s = self._offset_s
+        if self._job.whole_call:  # each stream has a clock of its own; what they have in common is the time of day
+            offset_s = transcript.timestamp - self._began_at - transcript.end_sample / transcript.sample_rate
+        if not self._job.files:
+            await self._write(self._job.caption_format.caption(self._source_name, caption, offset_s))
+        for file in self._job.files:
+            if file.language is None:
+                own = Captioned(transcript)
+            elif file.language in caption.translations:
+                text = caption.translations[file.language]
+                own = Captioned(attrs.evolve(transcript, text=text, words=(), language=file.language))
+            else:
+                continue
+            await self._append(file, file.caption_format.caption(self._source_name, own, offset_s))
+
+    async def _append(self, file: LanguageFile, text: str) -> None:
+        try:
+            await trio.to_thread.run_sync(_append_all, file.path, text.encode(), abandon_on_cancel=True)
+        except OSError as error:
+            raise _OutputError(ExitCode.OUTPUT, f"{file.path} cannot be written: {error.strerror}.") from error
+
     async def _write(self, text: str) -> None:
+        if self._job.files:
+            if not self._header_written:
+                self._header_written = True
+                for file in self._job.files:
+                    file.path.unlink(missing_ok=True)
+                    await self._append(file, file.caption_format.header())
+            return
         if not self._header_written:
             self._header_written = True
             text = self._job.caption_format.header() + text
@@ -168,6 +238,11 @@ def _write_all(output: BinaryIO, data: bytes) -> None:
     while rest:
         rest = rest[output.write(rest) :]
     output.flush()
+
+
+def _append_all(path: Path, data: bytes) -> None:
+    with path.open("ab") as file:
+        file.write(data)
 
 
 async def run_job(

@@ -124,6 +124,34 @@ class MicrophoneSource:
             yield block
 
 
+class CallSource:
+    """Nothing of our own: who only listens to a call sends no sound. It ends when it is stopped."""
+
+    def __init__(self, session_id: str) -> None:
+        self.name = session_id
+        self._stopped = trio.Event()
+
+    @contextlib.asynccontextmanager
+    async def open(self) -> AsyncIterator[Sound]:
+        """See `Source.open`."""
+        async with contextlib.aclosing(self._frames()) as frames:
+            yield Sound(None, frames)
+
+    def stop(self) -> None:
+        """See `Source.stop`."""
+        self._stopped.set()
+
+    def warning(self) -> str | None:
+        """Nothing."""
+        return None
+
+    async def _frames(self) -> AsyncGenerator[Samples, None]:
+        await self._stopped.wait()
+        silence: list[Samples] = []
+        for block in silence:
+            yield block
+
+
 def reframed(blocks: Iterator[Samples], frame_samples: int) -> Iterator[Samples]:
     """The same samples in frames of `frame_samples`; the last one may be shorter."""
     held: list[Samples] = []

@@ -9,7 +9,7 @@ from attrs import define, frozen
 
 from trio_stt.client.connection import CaptionStream, StreamClosedError
 from trio_stt.client.native_client import WireError
-from trio_stt.dialects.events import Ack, Failure, GoAway, Transcript
+from trio_stt.dialects.events import Ack, Failure, GoAway, Pong, Transcript, Translation
 from trio_stt.transcribe.sound import SAMPLE_RATE, SourceError
 from trio_stt.transcribe.sources import Sound
 
@@ -28,6 +28,15 @@ class Listener(Protocol):
 
     async def on_final(self, transcript: Transcript) -> None:
         """An utterance's text; also its last partial (`is_final` False) if no final will ever come."""
+
+    async def on_translation(self, translation: Translation) -> None:
+        """A translation of a final that was told before."""
+
+    async def on_translations_lost(self) -> None:
+        """The server cannot translate now."""
+
+    async def on_beat(self) -> None:
+        """The server is there: it says so every half a second."""
 
     def on_progress(self, done_s: float) -> None:
         """The server is done with the first `done_s` seconds."""
@@ -55,13 +64,13 @@ class _Progress:
 async def stream_captions(
     sound: Sound,
     stream: CaptionStream,
-    client_id: str,
+    client_id: str | None,
     listener: Listener,
     interrupted: trio.Event,
     *,
     realtime: bool,
 ) -> Outcome:
-    """Sends all of `sound`, then waits for the last transcript; tells `listener` of those of `client_id`.
+    """Sends all of `sound`, then waits for the last transcript; tells `listener` of those of `client_id` (None: all).
 
     `realtime`: no faster than it was spoken. After `interrupted` nothing more is sent and what the server has is waited
     for, briefly. May be cancelled.
@@ -104,7 +113,7 @@ async def _give_up_after_interrupt(interrupted: trio.Event, waiting: trio.Cancel
     waiting.cancel()
 
 
-async def _receive(stream: CaptionStream, client_id: str, listener: Listener, progress: _Progress) -> None:
+async def _receive(stream: CaptionStream, client_id: str | None, listener: Listener, progress: _Progress) -> None:
     """Tells `listener` what comes, until the server has closed. An utterance left open is told as it stands."""
     unfinished: Transcript | None = None
     try:
@@ -112,16 +121,25 @@ async def _receive(stream: CaptionStream, client_id: str, listener: Listener, pr
             with trio.fail_after(SILENT_SERVER_S):
                 event = await anext(stream)
             match event:
-                case Transcript(client_id=speaker) if speaker != client_id:
+                case Transcript(client_id=speaker) | Translation(client_id=speaker) if client_id not in (None, speaker):
                     pass  # somebody else's, in the same session
                 case Transcript(is_final=True):
                     unfinished = None
                     await listener.on_final(event)
                 case Transcript():
-                    unfinished = event
+                    # Of a whole call, other clients' open utterances go on without us.
+                    unfinished = None if client_id is None else event
                     await listener.on_partial(event)
+                case Translation(is_final=True):
+                    await listener.on_translation(event)
                 case Ack():
                     listener.on_progress(event.sample / SAMPLE_RATE)
+                    await listener.on_beat()
+                case Pong():
+                    await listener.on_beat()
+                case Failure(code="translation_unavailable"):
+                    listener.on_message(f"No translations: {event.message}.")
+                    await listener.on_translations_lost()
                 case Failure():
                     listener.on_message(f"The server reports: {event.message} ({event.code}).")
                 case GoAway():

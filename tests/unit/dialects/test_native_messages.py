@@ -122,9 +122,9 @@ def test_a_wrong_change_names_its_parameter_and_the_stream_goes_on():
     assert (event.failure.code, event.failure.extra, event.close_code) == ("bad_value", {"parameter": "partials"}, None)
 
 
-def test_translation_cannot_be_turned_on():
-    assert misuse('{"type":"configure","translation":true}').failure.code == "bad_value"
-    assert receive('{"type":"configure","translation":false}') == Configure({"translation": False})
+@pytest.mark.parametrize("wanted", [True, False])
+def test_translation_can_be_turned_on_and_off(wanted):
+    assert receive(json.dumps({"type": "configure", "translation": wanted})) == Configure({"translation": wanted})
 
 
 def test_resume_is_refused_wherever_it_comes():

@@ -2,7 +2,7 @@ import attrs
 import pytest
 import trio
 
-from trio_stt.dialects.events import Ack, Close, Pong, Presence, Transcript
+from trio_stt.dialects.events import Ack, Close, Pong, Presence, Transcript, Translation
 from trio_stt.sessions.outbox import Outbox
 
 PARTIAL = Transcript("call", "ann", "s1", "s1-1", "hello", False, "en", 0, 1600, 16000, 1.0)
@@ -33,6 +33,16 @@ async def test_a_final_replaces_its_partial_and_stays_before_the_next_one():
     for event in (PARTIAL, FINAL, following, attrs.evolve(following, text="how are")):
         outbox.put(event)
     assert [event.text for event in await everything(outbox)] == ["hello there", "how are"]
+
+
+async def test_partial_translations_replace_each_other_by_language_and_give_way_to_the_final():
+    outbox = Outbox()
+    first = Translation("call", "ann", "s1", "s1-1", "olá", False, "en", "pt", 1.0)
+    german, newer = attrs.evolve(first, language="de"), attrs.evolve(first, translation="olá a")
+    final = attrs.evolve(first, translation="olá a todos", is_final=True)
+    for event in (first, german, newer, final, final):
+        outbox.put(event)
+    assert await everything(outbox) == [german, final, final]
 
 
 async def test_finals_are_never_replaced():

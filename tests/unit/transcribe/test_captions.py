@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from trio_stt.transcribe.captions import MAX_CAPTION_S, TimedWord, lay_out, plain, spread_words
+from trio_stt.transcribe.captions import MAX_CAPTION_S, TimedWord, add_translation, lay_out, plain, spread_words
 
 texts = st.text(st.characters(categories=["L", "N", "P", "S"]), min_size=1, max_size=100)
 spoken = st.lists(st.tuples(texts, st.floats(0.05, 3), st.floats(0, 3)), max_size=60)
@@ -68,3 +68,14 @@ def test_control_characters_never_reach_a_terminal():
 
 def test_nothing_said_is_no_caption():
     assert lay_out(spread_words("", 1, 2)) == []
+
+
+@given(spoken, st.lists(texts, max_size=80))
+def test_a_translation_is_shown_whole_and_in_order_within_the_width(spoken, translation):
+    captions = lay_out(timed(spoken))
+    both = add_translation(captions, " ".join(translation))
+    assert [(caption.start_s, caption.end_s) for caption in both] == [(each.start_s, each.end_s) for each in captions]
+    added = [line for one, other in zip(both, captions, strict=True) for line in one.lines[len(other.lines) :]]
+    assert all(cell_len(line) <= 42 for line in added)
+    if captions:
+        assert "".join(added).replace(" ", "") == "".join(translation)

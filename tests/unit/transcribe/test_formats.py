@@ -3,6 +3,7 @@ import json
 import pytest
 
 from trio_stt.dialects.events import Transcript, Word
+from trio_stt.transcribe.bilingual import Captioned
 from trio_stt.transcribe.formats import caption_format
 
 
@@ -23,9 +24,10 @@ def transcript(text, start_s, end_s, words=(), is_final=True):
     )
 
 
-def written(name, *transcripts, offset_s=0.0, words=False):
-    form = caption_format(name, words=words)
-    return form.header() + "".join(form.transcript("a.wav", each, offset_s) for each in transcripts)
+def written(name, *transcripts, offset_s=0.0, translated=(), **options):
+    form = caption_format(name, **{"words": False, **options})
+    captions = (Captioned(each, dict(translated)) for each in transcripts)
+    return form.header() + "".join(form.caption("a.wav", each, offset_s) for each in captions)
 
 
 def test_text_is_one_line_for_each_utterance():
@@ -85,6 +87,7 @@ def test_json_is_an_object_a_line_with_the_sources_own_times():
     first, second = map(json.loads, lines.splitlines())
     assert first == {
         "source": "a.wav",
+        "client_id": "me",
         "segment_id": "segment",
         "start": 1.0,
         "end": 2.0,
@@ -101,3 +104,29 @@ def test_json_tells_words_when_asked():
     assert json.loads(written("json", transcript("hello", 1, 2, words), words=True))["words"] == [
         {"word": "hello", "start": 1.25, "end": 1.5, "conf": 0.5}
     ]
+
+
+PORTUGUESE = [("pt", "bom dia a todos")]
+
+
+def test_text_has_translations_below_and_speakers_before():
+    assert written("text", transcript("good morning", 0, 1), translated=PORTUGUESE, speakers=True) == (
+        "me: good morning\n[pt] bom dia a todos\n"
+    )
+
+
+def test_json_has_translations_by_language():
+    (line,) = written("json", transcript("hi", 0, 1), translated=PORTUGUESE, translations=True).splitlines()
+    assert json.loads(line)["translations"] == {"pt": "bom dia a todos"}
+
+
+@pytest.mark.parametrize("name", ["srt", "vtt"])
+def test_subtitles_share_a_translation_out_among_their_captions(name):
+    words = (Word("good", 0.0, 1.0, 1.0), Word("morning", 4.0, 5.0, 1.0))
+    cues = written(name, transcript("good morning", 0, 5, words), translated=PORTUGUESE).split("\n\n")
+    assert [cue.splitlines()[-2:] for cue in cues if "-->" in cue] == [["good", "bom dia"], ["morning", "a todos"]]
+
+
+def test_subtitles_show_the_written_form_at_the_times_of_the_recognised_words():
+    words = (Word("good", 0.0, 1.0, 1.0), Word("morning", 4.0, 5.0, 1.0))
+    assert "4.000 --> 00:00:05.000\nmorning." in written("vtt", transcript("Good morning.", 0, 5, words))
