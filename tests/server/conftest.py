@@ -54,8 +54,15 @@ class Server:
 
 
 def settings_for_tests(**changes) -> Settings:
-    """Free port, energy detector and known cost (they need no model), short times."""
-    known = {"server_port": 0, "vad_engine": "energy", "drain_timeout_s": 5, "decode_cost": 0.001}
+    """Free port, energy detector and known cost (they need no model), short times, no tokens."""
+    known = {
+        "server_port": 0,
+        "vad_engine": "energy",
+        "drain_timeout_s": 5,
+        "decode_cost": 0.001,
+        "auth_mode": "off",
+        "max_connections_per_address": 0,
+    }
     return Settings(**{**known, **changes})
 
 

@@ -45,6 +45,9 @@ async def start_server(environment: Mapping[str, str] | None = None) -> AsyncIte
         **os.environ,
         "SERVER_HOST": "127.0.0.1",
         "SERVER_PORT": "0",
+        "AUTH_MODE": "off",
+        "TRUSTED_PROXIES": "none",
+        "MAX_CONNECTIONS_PER_ADDRESS": "0",
         "LOG_LEVEL": "INFO",
         "LOG_FORMAT": "json",
         # What is measured goes beyond what the server would let in, and calibration is no part of it.

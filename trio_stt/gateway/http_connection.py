@@ -45,6 +45,7 @@ class Upgrade:
     """A request for a WebSocket that somebody serves."""
 
     path: str
+    peer: str  # the address at the other end of the TCP connection; "" if it has none
     query: tuple[tuple[str, str], ...]
     request: Request
     early: bytes  # what came behind the request, in the same breath
@@ -145,6 +146,7 @@ class _Http1(H11Protocol):
             raise _UpgradeAsked(
                 Upgrade(
                     unquote(path),
+                    self.client[0] if self.client else "",
                     tuple(parse_qsl(query, keep_blank_values=True)),
                     Request(
                         path, Headers([(name.decode(), value.decode("latin-1")) for name, value in request.headers])

@@ -10,12 +10,14 @@ from functools import partial
 from pathlib import Path
 
 import click
+import jwt
 import trio
 from rich.console import Console
 
 from trio_stt.client.native_client import stream_url
 from trio_stt.dialects.events import StreamRequest
-from trio_stt.settings import Settings, SettingsError, load
+from trio_stt.dialects.request import NAME
+from trio_stt.settings import Secret, Settings, SettingsError, load, parse_token
 from trio_stt.transcribe.display import Display
 from trio_stt.transcribe.exit_codes import ExitCode
 from trio_stt.transcribe.formats import caption_format
@@ -47,6 +49,9 @@ STANDARD_INPUT = "-"
     help="Standard input is headerless mono s16le at RATE samples a second.",
 )
 @click.option("--server", metavar="URL", help="ws://HOST:PORT of a running server; without it one is started here.")
+@click.option(
+    "--token", metavar="TOKEN", help="Access token for --server; better: ACCESS_TOKEN, which ps does not show."
+)
 @click.option("--language", metavar="TAG", help="What is spoken (BCP-47).  [default: the setting LANGUAGE]")
 @click.option("--session", metavar="ID", help="The call to join.  [default: a new one]")
 @click.option("--client", metavar="ID", help="Who speaks.  [default: a new name]")
@@ -67,6 +72,7 @@ def transcribe(
     list_mics: bool,
     raw_rate: int | None,
     server: str | None,
+    token: str | None,
     language: str | None,
     session: str | None,
     client: str | None,
@@ -86,19 +92,23 @@ def transcribe(
         raise click.UsageError("--words needs --format json; srt and vtt use the times of words anyway.")
     try:
         settings = load()
+        shown = settings.access_token if token is None else parse_token(token)
     except SettingsError as error:
         raise click.UsageError(str(error)) from error
+    except ValueError as error:
+        raise click.UsageError(f"--token is not {error}.") from None
+    of_token = {} if server is None else _names_in(shown)
     form = caption_format(format_name, words=words)
     request = StreamRequest(
-        client_id=client or _new_id("speaker"),
-        session_id=session or _new_id("transcribe"),
+        client_id=client or of_token.get("sub") or _new_id("speaker"),
+        session_id=session or of_token.get("session") or _new_id("transcribe"),
         language=language or settings.language,
         framing="seq",
         partials=sys.stderr.isatty(),
         words=form.needs_words,
     )
     open_server = _server(server, request, settings)
-    job = Job(sources, request, form, realtime)
+    job = Job(sources, request, form, realtime, shown)
     with open(sys.stdout.fileno(), "wb", buffering=0, closefd=False) as output:
         display = Display(Console(stderr=True, highlight=False))
         code = trio.run(run_job, job, open_server, output, display)
@@ -154,6 +164,16 @@ def _server(
         yield url
 
     return running_server
+
+
+def _names_in(token: Secret | None) -> dict[str, str]:
+    """The client (`sub`) and the session that a token is for, where it is for one alone: the server has the say."""
+    try:
+        claims = jwt.decode("" if token is None else token.text, options={"verify_signature": False})
+    except jwt.PyJWTError:
+        return {}
+    names = {name: claims.get(name) for name in ("sub", "session")}
+    return {name: value for name, value in names.items() if isinstance(value, str) and NAME.fullmatch(value)}
 
 
 def _new_id(kind: str) -> str:

@@ -12,6 +12,7 @@ from attrs import frozen
 
 from trio_stt.client.connection import CaptionStream, ServerUnreachableError, StreamRefusedError, open_stream
 from trio_stt.dialects.events import StreamRequest, Transcript
+from trio_stt.settings import Secret
 from trio_stt.transcribe.display import Display
 from trio_stt.transcribe.exit_codes import ExitCode
 from trio_stt.transcribe.formats import CaptionFormat
@@ -22,12 +23,16 @@ from trio_stt.transcribe.streaming import Outcome, stream_captions
 
 @frozen
 class Job:
-    """What to do. `request` is opened at a server once for each source; `realtime`: no faster than it was spoken."""
+    """What to do. `request` is opened at a server once for each source; `realtime`: no faster than it was spoken.
+
+    `token`: what the server is shown, if it asks for one.
+    """
 
     sources: Sequence[Source]
     request: StreamRequest
     caption_format: CaptionFormat
     realtime: bool
+    token: Secret | None = None
 
 
 class ServerStartError(Exception):
@@ -97,9 +102,10 @@ class _Transcription:
             transcribing.cancel()
 
     async def _open_and_stream(self, source: Source, server: str) -> ExitCode:
+        token = None if self._job.token is None else self._job.token.text
         async with source.open() as sound:
             self._source_name = source.name
-            async with open_stream(server, self._job.request) as stream:
+            async with open_stream(server, self._job.request, token=token) as stream:
                 outcome = await self._stream(sound, stream, source.name)
         self._offset_s += outcome.sent_s
         if outcome.source_error is not None:
