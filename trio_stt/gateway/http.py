@@ -22,6 +22,9 @@ from trio_stt.recognition.capacity import Capacity
 from trio_stt.recognition.decoders import Decoders
 from trio_stt.recognition.degradation import Degradation
 
+MAX_BODY_BYTES = 64 * 1024
+"""Largest body of a plain HTTP request; ours have a hundred bytes."""
+
 
 @frozen
 class Surroundings:
@@ -43,6 +46,12 @@ class Surroundings:
 
 def add_routes(app: QuartTrio, around: Surroundings) -> None:
     """Adds every plain HTTP route and the JSON error bodies to `app`."""
+    app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
+
+    @app.before_request
+    async def take_all() -> None:
+        # What is answered before all of it has come costs the client its connection, and perhaps the answer.
+        await request.get_data()
 
     @app.get("/health")
     async def health() -> tuple[Response, int]:

@@ -162,6 +162,12 @@ class _Http1(H11Protocol):
             h11.Request(method=request.method, headers=headers, target=request.target, http_version=version)
         )
 
+    async def _maybe_recycle(self) -> None:
+        # It tells Quart that the answer is out, who thereupon cancels the task that this runs in: without the shield a
+        # connection whose request is not all there yet would be neither closed nor read again.
+        with trio.CancelScope(shield=True):
+            await super()._maybe_recycle()
+
     async def _send_h11_event(self, event: H11SendableEvent) -> None:
         if not self._peer_gone:
             await super()._send_h11_event(event)

@@ -48,7 +48,7 @@ def test_other_keys_are_refused_with_the_file_named(tmp_path, pem, said):
 def test_a_file_that_is_not_there_and_a_kid_that_is_there_twice_are_named(tmp_path):
     with pytest.raises(AccessError, match=r"none\.pem.* cannot be read"):
         keys_of(Settings(auth_key_files="new:none.pem"))
-    with pytest.raises(AccessError, match="'k1' stands in AUTH_KEYS and AUTH_KEY_FILES"):
+    with pytest.raises(AccessError, match="'k1' stands in AUTH_KEYS and in AUTH_KEY_FILES"):
         keys_of(Settings(auth_keys=KEYS, auth_key_files=f"{KID}:none.pem"))
 
 
