@@ -45,8 +45,12 @@ def _own_settings(settings: Settings, language: str) -> Settings:
         max_stream_duration=LONGEST_STREAM_S,
         auth_mode="off",
         trusted_proxies=(),
+        allowed_origins=(),
+        tenant_max_streams=0,
+        tenant_max_sessions=0,
         tenant_audio_s_a_day=0,
         tenant_quotas_file=None,
+        auth_key_files=(),
     )
 
 
