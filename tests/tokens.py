@@ -11,7 +11,7 @@ KEYS = f"{KID}:{SECRET}"
 
 def claims(**changes) -> dict[str, object]:
     """Good claims with `changes`; a claim that is None is left out."""
-    good = {"iss": "trio-stt", "sub": "*", "tenant": "acme", "session": "*", "exp": int(time.time()) + 60}
+    good = {"iss": "trio-stt", "sub": "*", "tenant": "acme", "session": "*", "exp": int(time.time()) + 36_000}
     return {name: value for name, value in {**good, **changes}.items() if value is not None}
 
 

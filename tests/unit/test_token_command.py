@@ -40,9 +40,10 @@ def grant_of(result: Result, **settings: str) -> Grant:
 
 
 def test_a_token_is_for_what_was_asked(run):
+    before = int(time.time())
     grant = grant_of(run("--tenant", "acme", "--session", "c1", "--session", "c2", "--client", "ann"))
+    assert before + 3600 <= grant.expires_at <= time.time() + 3600
     assert (grant.tenant, grant.subject, grant.sessions, grant.admin) == ("acme", "ann", {"c1", "c2"}, False)
-    assert 3590 < grant.expires_at - time.time() <= 3600
     assert grant_of(run("--tenant", "acme", "--session", "c1")).sessions == {"c1"}
 
 
@@ -57,9 +58,13 @@ def test_an_administrators_token_needs_no_tenant(run):
     assert grant.expires_at - time.time() <= 900
 
 
-@pytest.mark.parametrize(("given", "seconds"), [("90", 90), ("90s", 90), ("15m", 900), ("2h", 7200), ("30d", 2_592_000)])
+@pytest.mark.parametrize(
+    ("given", "seconds"), [("90", 90), ("90s", 90), ("15m", 900), ("2h", 7200), ("30d", 2_592_000)]
+)
 def test_durations_have_units(run, given, seconds):
-    assert grant_of(run("--tenant", "a", "--expires", given)).expires_at == pytest.approx(time.time() + seconds, abs=5)
+    before = int(time.time())
+    expires_at = grant_of(run("--tenant", "a", "--expires", given)).expires_at
+    assert before + seconds <= expires_at <= time.time() + seconds
 
 
 def test_a_new_key_is_one_that_the_settings_take(run):

@@ -67,7 +67,7 @@ class Front:
             if upgrade is not None:
                 await self._websocket(upgrade, stream)
         except* Exception as errors:  # noqa: BLE001  (a boundary: this connection ends, the others go on)
-            # Not its repr: a UnicodeDecodeError's holds the header, and so perhaps a token.
+            # Not its repr: a UnicodeDecodeError's holds what the peer sent, and so perhaps a token.
             error = errors.exceptions[0]
             self._log.warning("connection_broken", error=f"{type(error).__name__}: {error}")
 
