@@ -3,5 +3,5 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 scripts/setup.sh --check
-export LOG_FORMAT="${LOG_FORMAT:-json}"
+export AUTH_MODE=required LOG_FORMAT="${LOG_FORMAT:-json}"
 exec .venv/bin/python -m trio_stt serve

@@ -1,5 +1,6 @@
 """What several kinds of tests share."""
 
+import logging
 import os
 from pathlib import Path
 
@@ -22,4 +23,15 @@ def quiet_logs():
     """Only critical lines are logged."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
     yield
+    structlog.reset_defaults()
+
+
+@pytest.fixture
+def logs():
+    """Undoes `configure_logs`."""
+    root = logging.getLogger()
+    before = root.handlers, root.level
+    yield
+    root.handlers, level = before
+    root.setLevel(level)
     structlog.reset_defaults()

@@ -1,4 +1,4 @@
-"""The command line: serve, transcribe, models, bench, settings."""
+"""The command line: serve, transcribe, models, token, admin, bench, settings."""
 
 from __future__ import annotations
 
@@ -32,6 +32,8 @@ _MODULES = {
     "serve": "trio_stt.serve:serve_command",
     "transcribe": "trio_stt.transcribe.command:transcribe",
     "models": "trio_stt.models.commands:commands",
+    "token": "trio_stt.token_command:token_command",
+    "admin": "trio_stt.admin_command:admin",
     "bench": "trio_stt.bench.commands:bench",
     "settings": "trio_stt.settings_reference:settings_command",
 }

@@ -23,10 +23,17 @@ from trio_stt.dialects.events import StreamRequest, Transcript
 from trio_stt.dialects.request import Limits, Refusal, parse_request, primary_subtag
 from trio_stt.dialects.vosk_server import StreamConfig
 from trio_stt.gateway import http
+from trio_stt.gateway.addresses import Addresses
+from trio_stt.gateway.admin import Controls, admin_routes
 from trio_stt.gateway.admission import Admission, Readiness
+from trio_stt.gateway.auth import Authenticator
 from trio_stt.gateway.connection import OUR_FAULT, RESTARTING
 from trio_stt.gateway.connections import Connections
+from trio_stt.gateway.door import Door
 from trio_stt.gateway.http_connection import Handler, Upgrade
+from trio_stt.gateway.keys import check_access, keys_of
+from trio_stt.gateway.origins import Origins
+from trio_stt.gateway.quotas import quotas_of
 from trio_stt.gateway.socket import Socket
 from trio_stt.gateway.vosk_server import VoskServerConnection, VoskServerSurroundings, decodes_silence, request_of
 from trio_stt.gateway.websocket import CallSurroundings, NativeConnection
@@ -103,9 +110,25 @@ class Instance:
     ) -> None:
         """`load_engine` blocks while it loads and probes the model; default: Vosk, with the model the settings name.
 
-        `translation_engines`: default: those that the settings and the installed models make.
+        `translation_engines`: default: those that the settings and the installed models make. Reads key and quota
+        files. Raises `AccessError` where AUTH_MODE does not fit the rest, or `QuotaFileError`.
         """
         self.settings = settings
+        keys = keys_of(settings)
+        check_access(settings, keys)
+        self._asks_for_tokens = settings.auth_mode == "required"
+        self._authenticator = Authenticator(keys, issuer=settings.auth_issuer, leeway_s=settings.auth_leeway_s)
+        self._addresses = Addresses(
+            trusted_proxies=settings.trusted_proxies, max_connections=settings.max_connections_per_address
+        )
+        self._door = Door(
+            Origins(settings.allowed_origins, only_own_pages=not self._asks_for_tokens),
+            self._addresses,
+            self._authenticator if self._asks_for_tokens else None,
+        )
+        self.quotas = quotas_of(settings)
+        self.drain_asked = trio.Event()
+        """Set when an operator wants this instance to end as at SIGTERM."""
         self._log = structlog.get_logger().bind(instance=settings.instance)
         self.metrics = Metrics()
         self.health = Health()
@@ -134,7 +157,7 @@ class Instance:
             breakers=self.breakers,
             max_speakers=settings.max_concurrent_clients,
             max_listeners=settings.max_listeners,
-            session_max_clients=settings.session_max_clients,
+            quotas=self.quotas,
             capacity=self.capacity,
             degradation=self.degradation,
             replaces=self.sessions.replaces,
@@ -158,7 +181,7 @@ class Instance:
             max_utterance_s=settings.max_utterance_s,
         )
         self._limits = Limits(settings.max_stream_duration, settings.max_client_idle_time)
-        parts = (settings, self.admission, self.connections, self.metrics)
+        parts = (settings, self.admission, self.connections, self.metrics, self.quotas)
         self._around = CallSurroundings(*parts, self.sessions, self._make_captioner, self._refuse_translation)
         models = frozenset(settings.vosk_server_models)
         self._around_vosk_server = VoskServerSurroundings(*parts, models, self._open_listener)
@@ -395,6 +418,7 @@ class Instance:
                 log,
                 give_up=self._to_close.send_nowait,
                 stream_id=stream_id,
+                tenant=request.tenant,
             ),
             publish=publish,
             wants_partials=wants_partials,
@@ -445,6 +469,7 @@ class Instance:
                 breaker,
                 on_decoded=self.metrics.speech_seconds.inc,
                 stream_id=stream_id,
+                tenant=request.tenant,
             ),
             next_beat=lambda: self._next_plain_beat(number),
             on_close=lambda: self._plain.discard(number),
@@ -479,27 +504,57 @@ class Instance:
                 capacity=self.capacity,
                 degradation=self.degradation,
                 describe_service=self._describe,
+                authenticator=self._authenticator,
+                asks_for_tokens=self._asks_for_tokens,
             ),
+        )
+        breakers = {breaker.name: breaker for breaker in self.breakers.values()}
+        app.register_blueprint(
+            admin_routes(
+                Controls(
+                    self._authenticator,
+                    self._addresses,
+                    self.connections,
+                    self.sessions,
+                    breakers,
+                    self.drain_asked.set,
+                )
+            )
         )
         return app
 
     async def _speak(self, upgrade: Upgrade, socket: Socket) -> Refusal | None:
+        visitor = self._door.look(upgrade.peer, upgrade.request.headers)
+        if isinstance(visitor, Refusal):
+            return visitor
         request = parse_request(upgrade.query, self._limits)
         if isinstance(request, Refusal):
             return request
-        refusal = self._refuse_translation(request) or self.admission.check(request)
+        request = attrs.evolve(request, tenant=visitor.grant.tenant)
+        refusal = visitor.grant.refusal(request.client_id, request.session_id)
+        refusal = refusal or self._refuse_translation(request) or self.admission.check(request)
         if refusal is None:
-            await NativeConnection(request, socket, self._around).run()
+            with self._addresses.place(visitor.address):
+                await NativeConnection(request, socket, self._around, expires_at=visitor.grant.expires_at).run()
         return refusal
 
     async def _speak_as_to_vosk_server(self, upgrade: Upgrade, socket: Socket) -> Refusal | None:
-        request = request_of(self.settings)
+        visitor = self._door.look(upgrade.peer, upgrade.request.headers)
+        if isinstance(visitor, Refusal):
+            return visitor
+        request = request_of(self.settings, visitor.grant)
+        if isinstance(request, Refusal):
+            return request
         refusal = self.admission.check(request, continuous=decodes_silence(self.settings))
         if refusal is None:
-            await VoskServerConnection(request, socket, self._around_vosk_server).run()
+            around, expires_at = self._around_vosk_server, visitor.grant.expires_at
+            with self._addresses.place(visitor.address):
+                await VoskServerConnection(request, socket, around, expires_at=expires_at).run()
         return refusal
 
-    def _describe(self) -> dict[str, object]:
+    def _describe(self, tenant: str | None) -> dict[str, object]:
+        """The part `service_info` of ``/ws/stats``; clients and calls are one tenant's, or all (None)."""
+        clients = self.connections.of(tenant)
         return {
             "name": "trio-stt",
             "version": __version__,
@@ -510,9 +565,9 @@ class Instance:
             "model": self._model,
             "allocator": allocator.in_use(),
             "voice_activity": self.voice.active,
-            "sessions": len(self.sessions),
-            "speakers": self.admission.speakers,
-            "listeners": self.admission.listeners,
+            "sessions": sum(tenant in (None, session.tenant) for session in self.sessions),
+            "speakers": sum(client.request.speak for client in clients),
+            "listeners": sum(not client.request.speak for client in clients),
         }
 
     def _add_health(self) -> None:

@@ -16,6 +16,8 @@ from trio_stt.app import Instance
 from trio_stt.audio.vad import DetectorError
 from trio_stt.gateway.front import Front
 from trio_stt.gateway.http_connection import Route
+from trio_stt.gateway.keys import AccessError
+from trio_stt.gateway.quotas import QuotaFileError
 from trio_stt.operations.logs import close_logs, configure_logs, end_process
 from trio_stt.operations.memory import limit_heaps, settle_garbage_collector
 from trio_stt.recognition.decoders import CallUnderWay
@@ -47,6 +49,10 @@ class AddressError(OSError):
     """The address cannot be listened on. The message says what to do."""
 
 
+START_ERRORS = (AddressError, AccessError, QuotaFileError, ModelError, EngineError, DetectorError)
+"""Why a server cannot start. Each message says what to do."""
+
+
 async def serve(
     settings: Settings,
     *,
@@ -56,17 +62,17 @@ async def serve(
     end_process: Callable[[int], None] = end_process,
     task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Serves until `stop` is set, then drains for at most `drain_timeout_s`, less if `hurry` is set.
+    """Serves until `stop` is set or an operator asks for a drain; that takes `drain_timeout_s`, less if `hurry` is set.
 
-    Starts (`task_status`) with the server's URL once speakers are let in. Raises `AddressError` or
-    `trio_stt.recognition.engine.ModelError`. If cancelled, connections are cut. When a recogniser call does not return,
-    no thread can be waited for: `end_process` is called with `HUNG_EXIT_CODE`.
+    Starts (`task_status`) with the server's URL once speakers are let in. Raises one of `START_ERRORS`. If cancelled,
+    connections are cut. When a recogniser call does not return, no thread can be waited for: `end_process` is called
+    with `HUNG_EXIT_CODE`.
     """
     log = structlog.get_logger()
     async with AsyncExitStack() as held:
+        instance = make_instance(settings)  # which refuses what would leave the server open to everybody
         main = await _listen(held, settings, "server_port")
         vosk_server = await _listen(held, settings, "vosk_server_port") if settings.vosk_server_port else []
-        instance = make_instance(settings)
         routes: list[tuple[trio.SocketListener, Route]] = [(listener, instance.handler) for listener in main]
         routes += [(listener, instance.handler_of_vosk_server) for listener in vosk_server]
         front = Front(instance.app, on_refusal=instance.metrics.count_refusal)
@@ -79,7 +85,7 @@ async def serve(
                 log.info("ready", url=url, instance=settings.instance)
                 task_status.started(url)
                 background.start_soon(_watch_for_hang, instance, end_process)
-                await stop.wait()
+                await _wait_for_either(stop, instance.drain_asked)
                 log.info("draining", streams=len(instance.connections), timeout_s=settings.drain_timeout_s)
                 hung = await _drain(instance, settings.drain_timeout_s, hurry)
                 log.info("stopped", streams_cut=len(instance.connections))
@@ -107,6 +113,17 @@ async def _listen(held: AsyncExitStack, settings: Settings, port_setting: str) -
             timeout_ms = round(settings.tcp_user_timeout_s * 1000)
             listener.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, timeout_ms)
     return listeners
+
+
+async def _wait_for_either(*events: trio.Event) -> None:
+    async with trio.open_nursery() as nursery:
+
+        async def wait(event: trio.Event) -> None:
+            await event.wait()
+            nursery.cancel_scope.cancel()
+
+        for event in events:
+            nursery.start_soon(wait, event)
 
 
 def _url(listener: trio.SocketListener) -> str:
@@ -180,7 +197,7 @@ def serve_command() -> None:
     reasons: list[BaseException] = []
     try:
         trio.run(serve_until_signal, settings)
-    except* (AddressError, ModelError, EngineError, DetectorError) as errors:
+    except* START_ERRORS as errors:
         reasons = list(_leaves(errors))
     close_logs()
     if reasons:

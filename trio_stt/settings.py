@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 import socket
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -19,6 +20,20 @@ import environ
 from dotenv import dotenv_values
 
 ENV_FILE = ".env"
+
+LEAST_SECRET_BYTES = 32
+"""Of an HS256 key: as long as the hash (RFC 7518, section 3.2)."""
+
+SECRETS = frozenset({"AUTH_KEYS", "ACCESS_TOKEN"})
+"""Settings whose values no message shows."""
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+KID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+"""What a key may be called."""
+
+_TOKEN = re.compile(r"[!-~]+")
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(\[[0-9a-f:.]+\]|[^/:\s]*)(:[0-9]{1,5})?")
 
 
 class SettingsError(ValueError):
@@ -85,15 +100,82 @@ def _text(value: Any) -> str:
     return str(value)
 
 
-def _loopback(value: Any) -> str:
-    host = str(value)
+@attrs.frozen
+class Secret:
+    """A text that no log and no error message shows."""
+
+    text: str = attrs.field(repr=False)
+
+
+@attrs.frozen
+class SharedKey:
+    """A key that signs and verifies (HS256); `kid` is what tokens call it."""
+
+    kid: str
+    secret: Secret
+
+
+@attrs.frozen
+class KeyFile:
+    """A file with a public key, by which tokens that name `kid` are verified."""
+
+    kid: str
+    path: Path
+
+
+def _pairs(value: str, expected: str) -> list[tuple[str, str]]:
+    pairs = [part.strip().partition(":") for part in value.split(",") if part.strip()]
+    names = [name for name, _, _ in pairs]
+    if not all(KID.fullmatch(name) and text for name, _, text in pairs) or len(set(names)) < len(names):
+        raise ValueError(expected)
+    return [(name, text) for name, _, text in pairs]
+
+
+def _shared_keys(value: Any) -> tuple[SharedKey, ...]:
+    if isinstance(value, tuple):
+        return value
+    expected = (
+        f"kid:secret pairs with different kids, separated by commas, each secret of at least {LEAST_SECRET_BYTES} bytes"
+    )
+    keys = _pairs(str(value), expected)
+    if any(len(secret.encode()) < LEAST_SECRET_BYTES for _, secret in keys):
+        raise ValueError(f"{expected} ('trio-stt token --new-key' makes one)")
+    return tuple(SharedKey(kid, Secret(secret)) for kid, secret in keys)
+
+
+def _key_files(value: Any) -> tuple[KeyFile, ...]:
+    if isinstance(value, tuple):
+        return value
+    files = _pairs(str(value), "kid:file pairs with different kids, separated by commas")
+    return tuple(KeyFile(kid, Path(path).expanduser()) for kid, path in files)
+
+
+def parse_token(value: Any) -> Secret | None:
+    """The token in `value`; None if there is none. Raises ValueError for what cannot stand in a header."""
+    if isinstance(value, Secret) or not value:
+        return value or None
+    if not _TOKEN.fullmatch(str(value)):
+        raise ValueError("an access token as 'trio-stt token' prints it")
+    return Secret(str(value))
+
+
+def _networks(value: Any) -> tuple[Network, ...]:
+    if isinstance(value, tuple):
+        return value
+    names = [name.strip() for name in str(value).split(",") if name.strip()]
     try:
-        inside = host == "localhost" or ipaddress.ip_address(host).is_loopback
+        return () if names == ["none"] else tuple(ipaddress.ip_network(name) for name in names)
     except ValueError:
-        inside = False
-    if not inside:
-        raise ValueError("a loopback address: 127.0.0.1, ::1 or localhost (there are no access tokens yet)")
-    return host
+        raise ValueError("addresses or networks such as 10.0.0.0/8, separated by commas, or none") from None
+
+
+def _origins(value: Any) -> tuple[str, ...]:
+    if isinstance(value, tuple):
+        return value
+    origins = tuple(origin.strip().lower() for origin in str(value).split(",") if origin.strip())
+    if not all(origin in ("*", "null") or _ORIGIN.fullmatch(origin) for origin in origins):
+        raise ValueError("origins such as https://app.example.org, without a path, separated by commas, or *")
+    return origins
 
 
 def _http_url(value: Any) -> str:
@@ -131,7 +213,7 @@ class Settings:
 
     # Server
     server_host: str = _setting(
-        "127.0.0.1", _loopback, "Address to listen on; loopback only, because there are no access tokens yet."
+        "127.0.0.1", _text, "Address to listen on; with AUTH_MODE=off loopback only (127.0.0.1, ::1, localhost)."
     )
     server_port: int = _setting(8000, _integer(0, 65535), "Port to listen on; 0 takes any free one.")
     vosk_server_port: int = _setting(
@@ -145,6 +227,60 @@ class Settings:
         "json", _one_of("json", "console"), "One JSON object a line, or coloured text for people."
     )
     drain_timeout_s: float = _setting(10, _number(0, 3600), "Seconds that open streams get to finish after SIGTERM.")
+
+    # Access
+    auth_mode: str = _setting(
+        "required",
+        _one_of("required", "off"),
+        "required: every client shows an access token; off: none does, on loopback and without proxies only.",
+    )
+    auth_keys: tuple[SharedKey, ...] = _setting(
+        "", _shared_keys, "Keys that sign and verify tokens (HS256), by kid; several while one replaces another."
+    )
+    auth_key_files: tuple[KeyFile, ...] = _setting(
+        "",
+        _key_files,
+        "PEM files of public keys, by kid: RSA for RS256, Ed25519 for EdDSA. Their tokens are made elsewhere.",
+    )
+    auth_issuer: str = _setting("trio-stt", _text, "What tokens must have as `iss`.")
+    auth_leeway_s: float = _setting(
+        10, _number(0, 60), "Seconds by which the clocks of those who make and verify tokens may differ."
+    )
+    allowed_origins: tuple[str, ...] = _setting(
+        "",
+        _origins,
+        "Web pages that may connect, by their Origin; *: all. Empty: with AUTH_MODE=required all, because a page "
+        "needs a token; with off those of this machine.",
+    )
+    trusted_proxies: tuple[Network, ...] = _setting(
+        "", _networks, "Proxies whose X-Forwarded-For tells the client's address."
+    )
+    max_connections_per_address: int = _setting(
+        200,
+        _integer(0, 1_000_000),
+        "WebSockets from one address (IPv6: /64) at once; one more gets 429. 0: any number.",
+    )
+    tenant_max_streams: int = _setting(
+        0, _integer(0, 1_000_000), "Speaking streams that a tenant may have at once; one more gets 429. 0: any number."
+    )
+    tenant_max_listeners: int = _setting(
+        0, _integer(0, 1_000_000), "Listening clients that a tenant may have at once; one more gets 429. 0: any number."
+    )
+    tenant_max_sessions: int = _setting(
+        0, _integer(0, 1_000_000), "Sessions that a tenant may have at once; one more gets 429. 0: any number."
+    )
+    tenant_audio_s_a_day: float = _setting(
+        0,
+        _number(0, 1e12),
+        "Seconds of audio that a tenant may send in a day (UTC); then its speakers are closed with 1008 and refused "
+        "with 429. 0: any number.",
+    )
+    tenant_quotas_file: Path | None = _setting(
+        "", _path, "JSON file with other quotas for some tenants: docs/security.md."
+    )
+    access_token: Secret | None = _setting(
+        "", parse_token, "Token that `trio-stt transcribe` and `trio-stt admin` show to the server."
+    )
 
     # Recognition
     language: str = _setting("en", _text, "Language that is recognised (BCP-47 primary subtag).")
@@ -233,7 +369,7 @@ class Settings:
     max_listeners: int = _setting(
         1000, _integer(0, 1_000_000), "Listening clients (speak=false) at once; one more gets 503."
     )
-    session_max_clients: int = _setting(200, _integer(1, 100_000), "Clients in one session; one more gets 503.")
+    session_max_clients: int = _setting(200, _integer(1, 100_000), "Clients in one session; one more gets 429.")
     max_client_idle_time: float = _setting(
         300,
         _number(1, 86_400),
@@ -362,5 +498,7 @@ def load(environment: Mapping[str, str] | None = None, env_file: Path | None = N
             found[field.name] = field.converter(values[name]) if callable(field.converter) else values[name]
         except ValueError as error:
             where = "the environment" if name in from_process else str(file)
+            if name in SECRETS:  # nor may the traceback hold what was wrong
+                raise SettingsError(f"{name} (in {where}) is not {error}") from None
             raise SettingsError(f"{name}={values[name]!r} (in {where}) is not {error}") from error
     return Settings(**found)

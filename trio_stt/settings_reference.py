@@ -15,6 +15,7 @@ from trio_stt.settings import Settings
 
 _SECTIONS = {
     "SERVER_HOST": "Server",
+    "AUTH_MODE": "Access",
     "LANGUAGE": "Recognition",
     "VAD_ENABLED": "Speech gate (voice activity detection)",
     "MAX_CONCURRENT_CLIENTS": "Streams and sessions",
@@ -43,6 +44,16 @@ _ENV_HEAD = """\
 # All settings with their defaults. Copy this file to .env and take away the # of what you change;
 # variables of the environment win over .env.
 """
+
+
+_EXPECTED = {
+    "AUTH_KEYS": "kid:secret, separated by commas",
+    "AUTH_KEY_FILES": "kid:file, separated by commas",
+    "ALLOWED_ORIGINS": "origins, separated by commas, or *",
+    "TRUSTED_PROXIES": "addresses or networks, separated by commas, or none",
+    "ACCESS_TOKEN": "a token",
+}
+"""What lists that may be empty consist of, and other values that a wrong one does not tell."""
 
 
 @frozen
@@ -135,6 +146,8 @@ def _print_table(entries: list[SettingHelp]) -> None:
 
 def _expectation(field: attrs.Attribute[object]) -> str:
     """What values a setting takes, in the words of its own error; but paths and lists may be empty."""
+    if field.name.upper() in _EXPECTED:
+        return _EXPECTED[field.name.upper()]
     try:
         if callable(field.converter) and isinstance(field.converter(""), tuple):
             return "names, separated by commas"

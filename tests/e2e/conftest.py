@@ -20,7 +20,13 @@ class ServerProcess:
     """`trio-stt serve` (or the module `program`) and what it logs."""
 
     def __init__(self, program: tuple[str, ...], **environment: str) -> None:
-        settings = {"SERVER_PORT": "0", "LOG_FORMAT": "json", "SERVER_HOST": "127.0.0.1", **environment}
+        settings = {
+            "SERVER_PORT": "0",
+            "LOG_FORMAT": "json",
+            "SERVER_HOST": "127.0.0.1",
+            "AUTH_MODE": "off",
+            **environment,
+        }
         self._process = subprocess.Popen(
             [sys.executable, "-m", *program],
             cwd=ROOT,

@@ -23,7 +23,13 @@ HEARD = ("mister john dashwood had then leisure to consider how much", "to do fo
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
     """HOST:PORT of a server on a free port; it must end cleanly when asked to."""
-    environment = {**os.environ, "SERVER_HOST": "127.0.0.1", "SERVER_PORT": "0", "LOG_FORMAT": "json"}
+    environment = {
+        **os.environ,
+        "AUTH_MODE": "off",
+        "SERVER_HOST": "127.0.0.1",
+        "SERVER_PORT": "0",
+        "LOG_FORMAT": "json",
+    }
     if "TRIO_STT_TEST_MODEL" in os.environ:
         environment["VOSK_MODEL_PATH"] = os.environ["TRIO_STT_TEST_MODEL"]
     command = [sys.executable, "-m", "trio_stt", "serve"]

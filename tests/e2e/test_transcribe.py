@@ -11,6 +11,7 @@ import pytest
 import srt
 import trio
 
+from tests.tokens import KEYS, token
 from trio_stt.bench.server_process import start_server
 from trio_stt.bench.speech import load_speech
 from trio_stt.bench.word_errors import total, word_errors
@@ -80,6 +81,21 @@ async def test_standard_input_goes_to_a_server_that_runs_already(model):
         result = await transcribe(dict(os.environ), "-", "--server", server.url, stdin=SENTENCE.read_bytes())
     assert result.returncode == 0, result.stderr
     assert b"leisure to consider" in result.stdout
+
+
+async def test_a_token_names_the_client_and_the_call_and_without_one_the_reason_is_told(model):
+    environment = {"VOSK_MODEL_PATH": str(model), "AUTH_MODE": "required", "AUTH_KEYS": KEYS}
+    shown = token(sub="ann", session="call-1")
+    async with start_server(environment) as server:
+        result = await transcribe({**os.environ, "ACCESS_TOKEN": shown}, SENTENCE, "--server", server.url)
+        assert result.returncode == 0, result.stderr
+        assert b"leisure to consider" in result.stdout
+        arguments = (SENTENCE, "--server", server.url, "--token", shown, "--session", "call-2")
+        result = await transcribe(dict(os.environ), *arguments)
+        assert (result.returncode, b"not for this session" in result.stderr) == (4, True)
+        assert shown.encode() not in result.stderr
+        result = await transcribe(dict(os.environ), SENTENCE, "--server", server.url)
+        assert (result.returncode, b"access token is needed" in result.stderr) == (4, True)
 
 
 async def test_ctrl_c_in_the_middle_of_a_sentence_keeps_its_words(environment):

@@ -7,11 +7,12 @@ from functools import partial
 import pytest
 import trio
 
+from tests.tokens import KEYS
 from tests.unit.fakes import FakeEngine
 from trio_stt.app import Instance
 from trio_stt.client.connection import open_stream
-from trio_stt.client.websocket import connect
-from trio_stt.dialects.events import StreamRequest, Transcript
+from trio_stt.client.websocket import StreamClosedError, connect
+from trio_stt.dialects.events import Close, ServerEvent, StreamRequest, Transcript
 from trio_stt.serve import serve
 from trio_stt.settings import Settings
 
@@ -38,16 +39,16 @@ class Server:
         """What the server would have ended its process with, had it been one."""
 
     @asynccontextmanager
-    async def speaker(self, client_id: str = "ann", session_id: str = "call", **request):
+    async def speaker(self, client_id: str = "ann", session_id: str = "call", *, token: str | None = None, **request):
         """A stream through the client that users are given."""
         request = StreamRequest(client_id, session_id, **{"framing": "seq", **request})
-        async with open_stream(self.ws, request) as stream:
+        async with open_stream(self.ws, request, token=token) as stream:
             yield stream
 
     @asynccontextmanager
-    async def raw(self, query: str):
+    async def raw(self, query: str, *, path: str = "/ws/vosk/", token: str | None = None):
         """A bare WebSocket."""
-        socket = await connect(f"{self.ws}/ws/vosk/?{query}", timeout_s=5)
+        socket = await connect(f"{self.ws}{path}?{query}", timeout_s=5, token=token)
         try:
             yield socket
         finally:
@@ -55,8 +56,15 @@ class Server:
 
 
 def settings_for_tests(**changes) -> Settings:
-    """Free port, energy detector and known cost (they need no model), short times."""
-    known = {"server_port": 0, "vad_engine": "energy", "drain_timeout_s": 5, "decode_cost": 0.001}
+    """Free port, energy detector and known cost (they need no model), short times, no tokens."""
+    known = {
+        "server_port": 0,
+        "vad_engine": "energy",
+        "drain_timeout_s": 5,
+        "decode_cost": 0.001,
+        "auth_mode": "off",
+        "max_connections_per_address": 0,
+    }
     return Settings(**{**known, **changes})
 
 
@@ -102,6 +110,25 @@ async def finals_of(stream, count: int) -> list[Transcript]:
                 if len(finals) == count:
                     break
     return finals
+
+
+@asynccontextmanager
+async def guarded_server(engine: FakeEngine | None = None, **changes):
+    """Runs a server that wants tokens by the key of `tests.tokens`."""
+    async with running_server(engine, **{"auth_mode": "required", "auth_keys": KEYS, **changes}) as server:
+        yield server
+
+
+async def events_until_closed(stream) -> tuple[list[ServerEvent], Close]:
+    """All that a stream receives, and how it is closed."""
+    events = []
+    with trio.fail_after(10):
+        try:
+            async for event in stream:
+                events.append(event)
+        except StreamClosedError as closed:
+            return events, closed.close
+    return events, Close(1000)
 
 
 @pytest.fixture(autouse=True)

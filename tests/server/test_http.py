@@ -2,6 +2,7 @@
 
 import httpx
 import pytest
+import trio
 
 from tests.server.conftest import finals_of, running_server
 from tests.unit.fakes import sound
@@ -87,3 +88,32 @@ async def test_wrong_requests_get_the_same_error_body(client, method, path, stat
     answer = await client.request(method, path)
     assert answer.status_code == status
     assert answer.json()["error"].keys() == {"code", "message", "parameter"}
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"), [("GET", "/health", 200), ("POST", "/nowhere", 404), ("GET", "/admin/streams", 401)]
+)
+async def test_a_body_that_comes_late_and_is_not_wanted_does_no_harm(server, method, path, status):
+    host, _, port = server.http.removeprefix("http://").partition(":")
+    async with await trio.open_tcp_stream(host, int(port)) as stream:
+        for _ in range(2):
+            await stream.send_all(f"{method} {path} HTTP/1.1\r\nHost: {host}\r\nContent-Length: 10\r\n\r\n".encode())
+            await trio.sleep(0.05)
+            await stream.send_all(b"0123456789")
+            answer = b""
+            with trio.fail_after(5):
+                while not answer.endswith(b"}\n"):
+                    answer += await stream.receive_some()
+            assert answer.startswith(b"HTTP/1.1 %d " % status)
+
+
+async def test_a_body_that_is_too_large_is_refused_and_the_connection_closed(server):
+    host, _, port = server.http.removeprefix("http://").partition(":")
+    async with await trio.open_tcp_stream(host, int(port)) as stream:
+        await stream.send_all(f"POST /health HTTP/1.1\r\nHost: {host}\r\nContent-Length: 99999\r\n\r\n".encode())
+        answer = b""
+        with trio.fail_after(5):
+            while data := await stream.receive_some():
+                answer += data
+    assert answer.startswith(b"HTTP/1.1 413 ")
+    assert b'"error"' in answer

@@ -130,7 +130,7 @@ def test_every_collection_that_a_server_part_keeps_in_memory_is_in_a_table():
 @pytest.fixture
 async def instance() -> Instance:
     """A server that has not been started."""
-    return Instance(Settings(vad_engine="energy"))
+    return Instance(Settings(vad_engine="energy", auth_mode="off"))
 
 
 async def test_the_metrics_are_those_of_the_table(instance):

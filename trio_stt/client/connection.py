@@ -82,15 +82,16 @@ class CaptionStream:
 
 @asynccontextmanager
 async def open_stream(
-    server: str, request: StreamRequest, *, connect_timeout_s: float = 10
+    server: str, request: StreamRequest, *, token: str | None = None, connect_timeout_s: float = 10
 ) -> AsyncIterator[CaptionStream]:
     """Opens the stream `request` at `server` (``ws://HOST:PORT``) and closes it, with 1000, when the block is left.
 
+    `token`: the access token, where the server asks for one.
     Raises `StreamRefusedError` if the server refuses it, `ServerUnreachableError` if none answers within
     `connect_timeout_s` seconds, ValueError if `server` is no such address. May be cancelled; the close then takes at
     most 2 seconds.
     """
-    websocket = await connect(stream_url(server, request), timeout_s=connect_timeout_s)
+    websocket = await connect(stream_url(server, request), timeout_s=connect_timeout_s, token=token)
     try:
         yield CaptionStream(websocket, NativeClient(request))
     finally:

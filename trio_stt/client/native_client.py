@@ -55,6 +55,8 @@ def _query_of(request: StreamRequest) -> Iterator[tuple[str, str]]:
     named_only = StreamRequest(request.client_id, request.session_id, language=request.language)
     always = ("client_id", "session_id", "language")
     for name, value in attrs.asdict(request, recurse=False).items():
+        if name == "tenant":
+            continue  # the token says it
         if name in always or value != getattr(named_only, name):
             yield name.removesuffix("_s"), _as_text(value)
 

@@ -155,9 +155,10 @@ class WebSocket:
                     self._unsent += self._protocol.send(event.response())
 
 
-async def connect(url: str, *, timeout_s: float) -> WebSocket:
+async def connect(url: str, *, timeout_s: float, token: str | None = None) -> WebSocket:
     """Opens a connection to `url`. Compression is not offered: audio gains nothing by it. May be cancelled.
 
+    `token`: an access token, sent in a header. It goes to whoever answers at `url`: use ``wss://`` across a network.
     Raises `ServerUnreachableError` if nobody accepts it within `timeout_s` seconds, `StreamRefusedError` if the server
     answers with anything but the upgrade.
     """
@@ -167,7 +168,7 @@ async def connect(url: str, *, timeout_s: float) -> WebSocket:
         with trio.fail_after(timeout_s):
             stream = await _open_transport(address)
             try:
-                return WebSocket(stream, await _shake_hands(stream, address))
+                return WebSocket(stream, await _shake_hands(stream, address, token))
             except BaseException:
                 await trio.aclose_forcefully(stream)
                 raise
@@ -187,9 +188,11 @@ async def _open_transport(address: SplitResult) -> trio.abc.Stream:
     return await trio.open_tcp_stream(host, address.port or 80)
 
 
-async def _shake_hands(stream: trio.abc.Stream, address: SplitResult) -> WSConnection:
+async def _shake_hands(stream: trio.abc.Stream, address: SplitResult, token: str | None) -> WSConnection:
     protocol = WSConnection(ConnectionType.CLIENT)
-    await stream.send_all(protocol.send(Request(host=address.netloc, target=f"{address.path}?{address.query}")))
+    target = f"{address.path}?{address.query}" if address.query else address.path
+    headers = [] if token is None else [(b"Authorization", b"Bearer " + token.encode())]
+    await stream.send_all(protocol.send(Request(host=address.netloc, target=target, extra_headers=headers)))
     refusal: RejectConnection | None = None
     body = b""
     while True:

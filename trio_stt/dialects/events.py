@@ -184,10 +184,19 @@ def _fitting(reason: str) -> str:
 
 @frozen
 class Close:
-    """The last event on a connection: the WebSocket close code and reason, cut to 123 bytes of UTF-8."""
+    """The last event on a connection: the WebSocket close code and reason, cut to 123 bytes of UTF-8.
+
+    `failure`: the error that led to it; a dialect that has errors sends it first, unless it has been sent.
+    """
 
     code: int
     reason: str = field(default="", converter=_fitting)
+    failure: Failure | None = None
+
+    @property
+    def label(self) -> str:
+        """The reason for logs and statistics: never what a client sent."""
+        return self.reason if self.failure is None else self.failure.code
 
 
 ServerEvent = Ready | Transcript | Translation | Ack | Configured | Pong | Presence | GoAway | Failure

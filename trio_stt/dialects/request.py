@@ -19,7 +19,7 @@ MAX_HISTORY = 200
 _UNKNOWN_LANGUAGE = "auto"
 _SAY_IT = "this server does not find out what is spoken; name the language, such as en"
 _SHOWN_CHARACTERS = 40  # of a wrong value, in the message about it
-_NAME = re.compile(r"[A-Za-z0-9._:@-]{1,128}")
+NAME = re.compile(r"[A-Za-z0-9._:@-]{1,128}")
 _WHOLE = re.compile(r"[0-9]{1,9}")
 _SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")
 # RFC 5646, section 2.1: subtags of up to 8 letters and digits, the first of letters; 35 characters are enough (section
@@ -135,7 +135,7 @@ _NAME_EXPECTED = "1 to 128 characters of A-Z a-z 0-9 . _ : @ -"
 
 
 def _name(text: str) -> str:
-    if not _NAME.fullmatch(text):
+    if not NAME.fullmatch(text):
         raise ValueError(_NAME_EXPECTED)
     return text
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from enum import Enum
@@ -12,13 +11,10 @@ import trio
 
 from trio_stt.dialects.events import StreamRequest
 from trio_stt.dialects.request import Refusal, language_unavailable, primary_subtag
+from trio_stt.gateway.quotas import Quotas, with_room_for_reconnects
 from trio_stt.recognition.breaker import Breaker
 from trio_stt.recognition.capacity import Capacity
 from trio_stt.recognition.degradation import Degradation
-
-RECONNECT_SHARE = 0.1
-"""Places beyond the limit, as a share of it, for clients that take over from their older connection while that is still
-captioning its last words. Load refuses none of these: overload shows as lag then."""
 
 RETRY_AFTER_S = 2
 """What a refused client is told to wait when nothing better is known."""
@@ -50,7 +46,7 @@ class Admission:
         breakers: Mapping[str, Breaker],
         max_speakers: int,
         max_listeners: int,
-        session_max_clients: int,
+        quotas: Quotas,
         capacity: Capacity,
         degradation: Degradation,
         replaces: Callable[[StreamRequest], bool],
@@ -66,12 +62,11 @@ class Admission:
         self.speakers = 0
         self.listeners = 0
         self._breakers = breakers
-        self._session_max_clients = session_max_clients
+        self._quotas = quotas
         self._capacity = capacity
         self._degradation = degradation
         self._replaces = replaces
         self._gated = gated
-        self._in_session: Counter[str] = Counter()
         self._retries = _Retries()
 
     @property
@@ -100,33 +95,31 @@ class Admission:
         if request.speak and not self._breakers[language].admits:
             wait = math.ceil(self._breakers[language].statistics().retry_after_s) + 1
             return _busy("recogniser_unavailable", "speech recognition is failing and will be tried again", wait)
-        if self._replaces(request):
-            # It is heard already, by its older connection, and costs little more until that one is gone.
+        replaces = self._replaces(request)
+        refusal = self._quotas.refusal(request, replaces=replaces)
+        if refusal is not None:
+            return refusal
+        if replaces:
+            # It is heard already, by its older connection, and costs little more until that one is gone. Load refuses
+            # none of these: overload shows as lag then.
             taken, limit = (self.speakers, self.max_speakers) if request.speak else (self.listeners, self.max_listeners)
-            if taken < limit + max(1, round(limit * RECONNECT_SHARE)):
+            if taken < with_room_for_reconnects(limit, replaces):
                 return None
         why = self._full_for_speakers(continuous) if request.speak else self._full_for_listeners()
-        if why is not None:
-            return _busy("full", why, self._retries.next_wait_s())
-        if self._in_session[request.session_id] >= self._session_max_clients:
-            return _busy("session_full", f"the session has {self._session_max_clients} clients already", RETRY_AFTER_S)
-        return None
+        return None if why is None else _busy("full", why, self._retries.next_wait_s())
 
     @contextmanager
     def place(self, request: StreamRequest, stream_id: str, *, continuous: bool = False) -> Iterator[None]:
         """Holds a place for a client that was not refused, until the block is left."""
-        self._in_session[request.session_id] += 1
         if request.speak:
             self.speakers += 1
             self._capacity.enter(stream_id, continuous=continuous or not self._gated)
         else:
             self.listeners += 1
         try:
-            yield
+            with self._quotas.place(request):
+                yield
         finally:
-            self._in_session[request.session_id] -= 1
-            if not self._in_session[request.session_id]:
-                del self._in_session[request.session_id]
             if request.speak:
                 self.speakers -= 1
                 self._capacity.leave(stream_id)

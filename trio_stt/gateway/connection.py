@@ -18,9 +18,10 @@ import structlog
 import trio
 from attrs import frozen
 
-from trio_stt.dialects.events import Close, StreamRequest
+from trio_stt.dialects.events import Close, Failure, StreamRequest
 from trio_stt.gateway.admission import Admission, Readiness
 from trio_stt.gateway.connections import Connections
+from trio_stt.gateway.quotas import Quotas
 from trio_stt.gateway.socket import Socket
 from trio_stt.operations.metrics import Metrics
 from trio_stt.sessions.backlog import Backlog
@@ -32,6 +33,15 @@ IDLE = Close(1000, "Idle timeout")
 TOO_LONG = Close(1000, "Max duration reached")
 OUR_FAULT = Close(1011, "internal error")
 RESTARTING = Close(1012, "restarting")
+TOKEN_EXPIRED = Close(
+    1008, "token_expired", Failure("token_expired", "the access token has expired; connect again with a new one")
+)
+QUOTA_USED_UP = Close(
+    1008, "quota_used_up", Failure("quota_used_up", "the audio that may be sent in a day (UTC) is used up")
+)
+
+CLOCK_LOOK_S = 60.0
+"""How long a step of the wall clock, or a machine that slept, may keep a token alive."""
 
 FINISH_S = 10.0
 """The longest that a stream whose peer has gone, or that hangs, may take to deal with what was received."""
@@ -48,6 +58,7 @@ class Surroundings:
     admission: Admission
     connections: Connections
     metrics: Metrics
+    quotas: Quotas
 
 
 class Connection(ABC, Generic[Event]):
@@ -56,7 +67,10 @@ class Connection(ABC, Generic[Event]):
     dialect: ClassVar[str]
     """The dialect's name, for the log."""
 
-    def __init__(self, request: StreamRequest, socket: Socket, around: Surroundings) -> None:
+    def __init__(
+        self, request: StreamRequest, socket: Socket, around: Surroundings, *, expires_at: float | None = None
+    ) -> None:
+        """`expires_at`: when its right to be here ends, in Unix seconds; None: never."""
         self.request = request
         self.stream_id = secrets.token_hex(6)
         self.opened_at = time.monotonic()
@@ -70,11 +84,14 @@ class Connection(ABC, Generic[Event]):
         self._listening_since = math.inf
         self._sending_since: float | None = None
         self._sent_at = trio.current_time()
+        self._expires_at = expires_at
         self._close = Close(1006, "")
         self._held = ExitStack()
         self._log = structlog.get_logger().bind(
             stream_id=self.stream_id, session_id=request.session_id, client_id=request.client_id
         )
+        if request.tenant:
+            self._log = self._log.bind(tenant=request.tenant)
 
     # ── what a dialect adds ──────────────────────────────────────────────────────────────────────────────────────
 
@@ -175,6 +192,8 @@ class Connection(ABC, Generic[Event]):
                 nursery.start_soon(self._watch_idle, self.request.idle_timeout_s)
             if self.request.max_duration_s is not None:
                 nursery.start_soon(self._expire, self.request.max_duration_s)
+            if self._expires_at is not None:
+                nursery.start_soon(self._watch_token, self._expires_at)
             with self._finishing:
                 self._close = await self._run_stream()
             if self._finishing.cancelled_caught:
@@ -185,7 +204,7 @@ class Connection(ABC, Generic[Event]):
             self._log.info(
                 "stream_closed",
                 code=self._close.code,
-                reason=self._close.reason,
+                reason=self._close.label,
                 duration_s=round(time.monotonic() - self.opened_at, 3),
                 audio_s=round(self._received_s, 3),
             )
@@ -256,6 +275,18 @@ class Connection(ABC, Generic[Event]):
     async def _expire(self, after_s: float) -> None:
         await trio.sleep(after_s)
         self.stop(TOO_LONG)
+
+    async def _watch_token(self, expires_at: float) -> None:
+        while (left_s := expires_at - time.time()) > 0:  # noqa: ASYNC110  (it is the wall clock that ends it)
+            await trio.sleep(min(left_s, CLOCK_LOOK_S))
+        self.stop(TOKEN_EXPIRED)
+
+    def _spend(self, audio_s: float) -> None:
+        """Counts audio that was received; ends the stream when its tenant has no more for today."""
+        self._around.metrics.audio_seconds.inc(audio_s)
+        self._around.quotas.spend(self.request.tenant, audio_s)
+        if self._around.quotas.is_used_up(self.request.tenant):
+            self.stop(QUOTA_USED_UP)
 
     def _bound_finishing(self) -> None:
         self._finishing.deadline = min(self._finishing.deadline, trio.current_time() + FINISH_S)

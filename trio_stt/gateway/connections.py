@@ -47,6 +47,7 @@ class EndedConnection:
     """A connection that was: its close code and how long it lasted."""
 
     stream_id: str
+    tenant: str
     code: int
     reason: str
     duration_s: float
@@ -61,8 +62,8 @@ class Connections:
         self._open: dict[str, LiveConnection] = {}
         self._one_left = trio.Event()
         self._recent: deque[EndedConnection] = deque(maxlen=RECENT)
-        self._codes: Counter[int] = Counter()
-        self._total_duration_s = 0.0
+        self._codes: Counter[tuple[str, int]] = Counter()  # by tenant and code
+        self._durations_s: dict[str, float] = {}  # sums, by tenant
 
     def __len__(self) -> int:
         return len(self._open)
@@ -80,12 +81,23 @@ class Connections:
             return
         self._one_left.set()
         duration_s = time.monotonic() - connection.opened_at
-        self._codes[close.code] += 1
+        tenant = connection.request.tenant
+        self._codes[tenant, close.code] += 1
         self._on_close(close.code)
-        self._total_duration_s += duration_s
+        self._durations_s[tenant] = self._durations_s.get(tenant, 0.0) + duration_s
         self._recent.append(
-            EndedConnection(connection.stream_id, close.code, close.reason, round(duration_s, 3), round(time.time(), 3))
+            EndedConnection(
+                connection.stream_id, tenant, close.code, close.label, round(duration_s, 3), round(time.time(), 3)
+            )
         )
+
+    def find(self, stream_id: str) -> LiveConnection | None:
+        """The open connection of that stream."""
+        return self._open.get(stream_id)
+
+    def of(self, tenant: str | None) -> list[LiveConnection]:
+        """The open connections of a tenant; None: all."""
+        return [connection for connection in self if tenant in (None, connection.request.tenant)]
 
     def stop_all(self, close: Close) -> None:
         """Ends every connection with that code."""
@@ -114,14 +126,16 @@ class Connections:
             self._one_left = trio.Event()
             await self._one_left.wait()
 
-    def statistics(self) -> dict[str, object]:
-        """The part `websocket_stats` of ``/ws/stats``."""
-        ended = self._codes.total()
+    def statistics(self, tenant: str | None = None) -> dict[str, object]:
+        """The part `websocket_stats` of ``/ws/stats``, of one tenant or of all."""
+        codes = self._codes_of(tenant)
+        ended = codes.total()
+        duration_s = sum(seconds for of, seconds in self._durations_s.items() if tenant in (None, of))
         return {
-            "active_connections": len(self._open),
+            "active_connections": len(self.of(tenant)),
             "total_disconnects": ended,
-            "disconnect_codes": {str(code): count for code, count in sorted(self._codes.items())},
-            "average_connection_duration_seconds": round(self._total_duration_s / ended, 3) if ended else 0.0,
+            "disconnect_codes": {str(code): count for code, count in sorted(codes.items())},
+            "average_connection_duration_seconds": round(duration_s / ended, 3) if ended else 0.0,
             "recent_disconnects": [
                 {
                     "stream_id": one.stream_id,
@@ -131,9 +145,17 @@ class Connections:
                     "timestamp": one.ended_at,
                 }
                 for one in self._recent
+                if tenant in (None, one.tenant)
             ],
         }
 
-    def frequent_codes(self) -> list[dict[str, int]]:
+    def frequent_codes(self, tenant: str | None = None) -> list[dict[str, int]]:
         """The part `frequent_disconnect_codes`: the commonest close codes, most frequent first."""
-        return [{"code": code, "count": count} for code, count in self._codes.most_common(FREQUENT)]
+        return [{"code": code, "count": count} for code, count in self._codes_of(tenant).most_common(FREQUENT)]
+
+    def _codes_of(self, tenant: str | None) -> Counter[int]:
+        found: Counter[int] = Counter()
+        for (of, code), count in self._codes.items():
+            if tenant in (None, of):
+                found[code] += count
+        return found

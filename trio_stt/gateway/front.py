@@ -67,7 +67,9 @@ class Front:
             if upgrade is not None:
                 await self._websocket(upgrade, stream)
         except* Exception as errors:  # noqa: BLE001  (a boundary: this connection ends, the others go on)
-            self._log.warning("connection_broken", error=repr(errors.exceptions[0]))
+            # Not its repr: a UnicodeDecodeError's holds what the peer sent, and so perhaps a token.
+            error = errors.exceptions[0]
+            self._log.warning("connection_broken", error=f"{type(error).__name__}: {error}")
 
     async def _websocket(self, upgrade: Upgrade, stream: trio.SocketStream) -> None:
         tcp = socket.socket(fileno=stream.socket.detach())
@@ -78,6 +80,7 @@ class Front:
             refusal = served.refusal or await upgrade.handler(upgrade, served)
             if refusal is not None:
                 self._on_refusal(refusal.status)
+                self._log.debug("refused", status=refusal.status, code=refusal.code)
                 await served.refuse(refusal)
         finally:
             self._sockets.remove(served)

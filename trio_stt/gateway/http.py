@@ -6,12 +6,14 @@ import time
 from collections.abc import Callable
 
 from attrs import frozen
-from quart import Response, jsonify
+from quart import Response, jsonify, request
 from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException
 
 from trio_stt import __version__
+from trio_stt.dialects.request import Refusal
 from trio_stt.gateway.admission import Admission
+from trio_stt.gateway.auth import ANYONE, EVERYTHING, Authenticator, Grant, token_of
 from trio_stt.gateway.connections import Connections
 from trio_stt.operations.health import Health, Status, worst
 from trio_stt.operations.metrics import Metrics
@@ -19,6 +21,9 @@ from trio_stt.recognition.breaker import Breaker
 from trio_stt.recognition.capacity import Capacity
 from trio_stt.recognition.decoders import Decoders
 from trio_stt.recognition.degradation import Degradation
+
+MAX_BODY_BYTES = 64 * 1024
+"""Largest body of a plain HTTP request; ours have a hundred bytes."""
 
 
 @frozen
@@ -34,11 +39,19 @@ class Surroundings:
     decoders: Decoders
     capacity: Capacity
     degradation: Degradation
-    describe_service: Callable[[], dict[str, object]]
+    describe_service: Callable[[str | None], dict[str, object]]
+    authenticator: Authenticator
+    asks_for_tokens: bool
 
 
 def add_routes(app: QuartTrio, around: Surroundings) -> None:
     """Adds every plain HTTP route and the JSON error bodies to `app`."""
+    app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
+
+    @app.before_request
+    async def take_all() -> None:
+        # What is answered before all of it has come costs the client its connection, and perhaps the answer.
+        await request.get_data()
 
     @app.get("/health")
     async def health() -> tuple[Response, int]:
@@ -51,8 +64,16 @@ def add_routes(app: QuartTrio, around: Surroundings) -> None:
         return jsonify(status=str(status), timestamp=time.time()), 200 if serving else 503
 
     @app.get("/ws/stats")
-    async def statistics() -> Response:
-        return jsonify(_statistics(around))
+    async def statistics() -> Response | Answer:
+        grant = authorized(around.authenticator) if around.asks_for_tokens else EVERYTHING
+        if isinstance(grant, Refusal):
+            return answer(grant)
+        if not grant.is_service or grant.sessions is not None:
+            return answer(
+                Refusal(403, "not_a_service", f"statistics need a token with sub {ANYONE} and session {ANYONE}")
+            )
+        everybody = grant.admin or not around.asks_for_tokens
+        return jsonify(_statistics(around, None if everybody else grant.tenant))
 
     @app.get("/metrics")
     async def metrics() -> Response:
@@ -67,6 +88,20 @@ def add_routes(app: QuartTrio, around: Surroundings) -> None:
     async def http_error(error: HTTPException) -> tuple[Response, int]:
         code = error.name.lower().replace(" ", "_")
         return jsonify(error={"code": code, "message": error.description, "parameter": None}), error.code or 500
+
+
+Answer = tuple[Response, int, dict[str, str]]
+
+
+def authorized(authenticator: Authenticator) -> Grant | Refusal:
+    """What the token of the present request allows."""
+    token = token_of(request.headers.getlist("Authorization"))
+    return token if isinstance(token, Refusal) else authenticator.verify(token)
+
+
+def answer(refusal: Refusal) -> Answer:
+    """The plain HTTP answer for it."""
+    return jsonify(refusal.body()), refusal.status, {"WWW-Authenticate": "Bearer"} if refusal.status == 401 else {}
 
 
 def _health(around: Surroundings) -> tuple[Response, int]:
@@ -92,11 +127,12 @@ def _health(around: Surroundings) -> tuple[Response, int]:
     return jsonify(body), 503 if status is Status.UNHEALTHY else 200
 
 
-def _statistics(around: Surroundings) -> dict[str, object]:
+def _statistics(around: Surroundings, tenant: str | None) -> dict[str, object]:
+    """Of one tenant, where it is about clients; None: of all."""
     workers = around.decoders.statistics()
     return {
-        "websocket_stats": around.connections.statistics(),
-        "frequent_disconnect_codes": around.connections.frequent_codes(),
+        "websocket_stats": around.connections.statistics(tenant),
+        "frequent_disconnect_codes": around.connections.frequent_codes(tenant),
         "active_clients_info": [
             {
                 "stream_id": connection.stream_id,
@@ -106,10 +142,10 @@ def _statistics(around: Surroundings) -> dict[str, object]:
                 "language": connection.request.language,
                 "connected_seconds": round(time.monotonic() - connection.opened_at, 3),
             }
-            for connection in around.connections
+            for connection in around.connections.of(tenant)
         ],
         "circuit_breaker_status": {breaker.name: _breaker(breaker) for breaker in around.breakers},
-        "service_info": around.describe_service(),
+        "service_info": around.describe_service(tenant),
         "workers": {
             "threads": workers.threads,
             "busy": workers.busy,

@@ -45,6 +45,7 @@ class Upgrade:
     """A request for a WebSocket that somebody serves."""
 
     path: str
+    peer: str  # the address at the other end of the TCP connection; "" if it has none
     query: tuple[tuple[str, str], ...]
     request: Request
     early: bytes  # what came behind the request, in the same breath
@@ -145,6 +146,7 @@ class _Http1(H11Protocol):
             raise _UpgradeAsked(
                 Upgrade(
                     unquote(path),
+                    self.client[0] if self.client else "",
                     tuple(parse_qsl(query, keep_blank_values=True)),
                     Request(
                         path, Headers([(name.decode(), value.decode("latin-1")) for name, value in request.headers])
@@ -159,6 +161,12 @@ class _Http1(H11Protocol):
         await super()._create_stream(
             h11.Request(method=request.method, headers=headers, target=request.target, http_version=version)
         )
+
+    async def _maybe_recycle(self) -> None:
+        # It tells Quart that the answer is out, who thereupon cancels the task that this runs in: without the shield a
+        # connection whose request is not all there yet would be neither closed nor read again.
+        with trio.CancelScope(shield=True):
+            await super()._maybe_recycle()
 
     async def _send_h11_event(self, event: H11SendableEvent) -> None:
         if not self._peer_gone:

@@ -11,6 +11,7 @@ import logging
 import math
 import socket
 from collections import deque
+from collections.abc import Sequence
 from contextlib import suppress
 from http import HTTPStatus
 from typing import Final, cast
@@ -22,10 +23,11 @@ from websockets.frames import CloseCode, Frame, Opcode
 from websockets.http11 import Request, Response
 from websockets.protocol import State
 from websockets.server import ServerProtocol
-from websockets.typing import BytesLike
+from websockets.typing import BytesLike, Subprotocol
 
 from trio_stt.dialects.events import Close
 from trio_stt.dialects.request import Refusal
+from trio_stt.gateway.auth import SUBPROTOCOL
 from trio_stt.gateway.connections import VANISHED
 
 READ_BYTES: Final = 16 * 1024
@@ -45,6 +47,11 @@ _LOGGER = logging.getLogger("websockets.server")
 _LOGGER.setLevel(logging.WARNING)  # it has a line for each connection, and ours have more to say
 
 
+def _select_subprotocol(protocol: ServerProtocol, offered: Sequence[Subprotocol]) -> Subprotocol | None:
+    """The one that a token may follow; a browser fails a connection none of whose subprotocols was selected."""
+    return Subprotocol(SUBPROTOCOL) if SUBPROTOCOL in offered else None
+
+
 class _Protocol(ServerProtocol):
     """Takes a close frame within a message for what it is, not for a fault (Autobahn's case 7.1.5)."""
 
@@ -60,7 +67,9 @@ class Socket:
     def __init__(self, tcp: socket.socket, request: Request, early: bytes, *, max_message_bytes: int) -> None:
         """`tcp`: connected, non-blocking, owned from now on. `early`: what the peer sent after its `request`."""
         self._tcp = tcp
-        self._protocol = _Protocol(state=State.OPEN, max_size=max_message_bytes, logger=_LOGGER)
+        self._protocol = _Protocol(
+            state=State.OPEN, max_size=max_message_bytes, logger=_LOGGER, select_subprotocol=_select_subprotocol
+        )
         self._answer = self._protocol.accept(request)
         self._answered = False
         self._early = early
@@ -100,6 +109,8 @@ class Socket:
         headers = Headers({"Content-Type": "application/json", "Content-Length": str(len(body)), "Connection": "close"})
         if self._answer.status_code != HTTPStatus.SWITCHING_PROTOCOLS:
             headers["Sec-WebSocket-Version"] = "13"  # RFC 6455, section 4.4
+        if status is HTTPStatus.UNAUTHORIZED:
+            headers["WWW-Authenticate"] = "Bearer"
         if refusal.retry_after_s is not None:
             headers["Retry-After"] = str(refusal.retry_after_s)
         self._protocol.state = State.CLOSED

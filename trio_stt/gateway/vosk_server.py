@@ -11,7 +11,9 @@ import trio
 from attrs import frozen
 
 from trio_stt.dialects.events import Audio, Close, Configure, StreamRequest
+from trio_stt.dialects.request import Refusal
 from trio_stt.dialects.vosk_server import StreamConfig, VoskServerDialect
+from trio_stt.gateway.auth import ANYONE, Grant
 from trio_stt.gateway.connection import Connection, Surroundings
 from trio_stt.gateway.socket import Socket
 from trio_stt.recognition.lock_step import Reply
@@ -33,15 +35,19 @@ class VoskServerSurroundings(Surroundings):
     ]
 
 
-def request_of(settings: Settings) -> StreamRequest:
-    """What a client asks for by connecting: to be heard, alone."""
+def request_of(settings: Settings, grant: Grant) -> StreamRequest | Refusal:
+    """What a client asks for by connecting: to be heard, alone. Its name is its token's, unless that is a service's."""
+    if grant.sessions is not None:
+        message = f"vosk-server's clients are in no session: their access token needs session {ANYONE}"
+        return Refusal(403, "wrong_session", message)
     return StreamRequest(
-        client_id=CLIENT,
+        client_id=CLIENT if grant.is_service else grant.subject,
         session_id=f"{CLIENT}-{secrets.token_hex(6)}",
         language=settings.language,
         sample_rate=settings.vosk_sample_rate,
         max_duration_s=settings.max_stream_duration,
         idle_timeout_s=settings.max_client_idle_time,
+        tenant=grant.tenant,
     )
 
 
@@ -55,8 +61,10 @@ class VoskServerConnection(Connection[Reply]):
 
     dialect = "vosk-server"
 
-    def __init__(self, request: StreamRequest, socket: Socket, around: VoskServerSurroundings) -> None:
-        super().__init__(request, socket, around)
+    def __init__(
+        self, request: StreamRequest, socket: Socket, around: VoskServerSurroundings, *, expires_at: float | None = None
+    ) -> None:
+        super().__init__(request, socket, around, expires_at=expires_at)
         self._vosk = around
         self._dialect = VoskServerDialect(around.models)
         self._sample_rate = request.sample_rate
@@ -85,12 +93,12 @@ class VoskServerConnection(Connection[Reply]):
         event = self._dialect.receive(frame)
         if event is None:
             return
-        if isinstance(event, Audio):
-            self._around.metrics.audio_seconds.inc(event.count / self._sample_rate)
-        elif isinstance(event, Configure) and "sample_rate" in event.changes and not self._dialect.received_samples:
+        if isinstance(event, Configure) and "sample_rate" in event.changes and not self._dialect.received_samples:
             self._sample_rate = event.changes["sample_rate"]
             self._backlog.bound(**self._backlog_bounds(self._sample_rate))
         await self._backlog.put(event)
+        if isinstance(event, Audio):
+            self._spend(event.count / self._sample_rate)
 
     async def _converse(self) -> Close:
         try:

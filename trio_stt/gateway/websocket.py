@@ -36,8 +36,10 @@ class NativeConnection(Connection[ServerEvent]):
 
     dialect = "native"
 
-    def __init__(self, request: StreamRequest, socket: Socket, around: CallSurroundings) -> None:
-        super().__init__(request, socket, around)
+    def __init__(
+        self, request: StreamRequest, socket: Socket, around: CallSurroundings, *, expires_at: float | None = None
+    ) -> None:
+        super().__init__(request, socket, around, expires_at=expires_at)
         self._call = around
         self._dialect = NativeDialect(request)
         self._member = Member(request, self._outbox, self.stop)
@@ -61,9 +63,9 @@ class NativeConnection(Connection[ServerEvent]):
 
     async def _take(self, frame: bytes | str) -> None:
         for event in self._dialect.receive(frame):
-            if isinstance(event, Audio):
-                self._around.metrics.audio_seconds.inc(event.count / self.request.sample_rate)
             await self._backlog.put(event)
+            if isinstance(event, Audio):
+                self._spend(event.count / self.request.sample_rate)
 
     async def _converse(self) -> Close:
         captioner = None

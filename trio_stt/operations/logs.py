@@ -12,6 +12,9 @@ from typing import Final, NoReturn, TextIO, cast
 
 import structlog
 
+LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR")
+"""From the least to the most severe."""
+
 LOGS_S: Final = 1.0
 """How long a process that must end waits for its last log lines to be taken."""
 
@@ -19,8 +22,10 @@ LOGS_S: Final = 1.0
 def configure_logs(level: str, format: str) -> None:
     """Sets up structlog and routes the standard library's loggers (hypercorn, quart) through it. Call once, at start.
 
-    `format`: ``json`` or ``console``. What is bound with `structlog.contextvars` (the stream id) stands on every line.
+    `level`: one of `LEVELS`; `format`: ``json`` or ``console``. What is bound with `structlog.contextvars` (the stream
+    id) stands on every line.
     """
+    set_level(level)
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
@@ -31,12 +36,10 @@ def configure_logs(level: str, format: str) -> None:
         if format == "json"
         else structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
     )
-    number = logging.getLevelNamesMapping()[level]
     structlog.configure(
-        processors=[*shared, structlog.processors.format_exc_info, renderer]
-        if format == "json"
-        else [*shared, renderer],
-        wrapper_class=structlog.make_filtering_bound_logger(number),
+        processors=[_LEAST.drop_below, *shared, *_exceptions(format), renderer],
+        # Loggers live as long as a stream does, and the least level may be changed meanwhile.
+        wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG),
         logger_factory=structlog.WriteLoggerFactory(cast(TextIO, _Unfailing(sys.stderr))),
         cache_logger_on_first_use=False,
     )
@@ -49,7 +52,29 @@ def configure_logs(level: str, format: str) -> None:
     )
     root = logging.getLogger()
     root.handlers = [handler]
-    root.setLevel(max(number, logging.INFO))
+
+
+def set_level(level: str) -> None:
+    """From now on writes lines of that level (one of `LEVELS`) and above; of libraries, never those below INFO."""
+    _LEAST.number = logging.getLevelNamesMapping()[level]
+    logging.getLogger().setLevel(max(_LEAST.number, logging.INFO))
+
+
+_NUMBERS: Final = logging.getLevelNamesMapping()
+
+
+class _Least:
+    """The least severe level that is written: one for the process, as structlog's and logging's configuration is."""
+
+    number = logging.INFO
+
+    def drop_below(self, logger: object, method: str, fields: structlog.typing.EventDict) -> structlog.typing.EventDict:
+        if _NUMBERS.get(method.upper(), logging.ERROR) < self.number:
+            raise structlog.DropEvent
+        return fields
+
+
+_LEAST: Final = _Least()
 
 
 def close_logs() -> None:

@@ -59,6 +59,7 @@ class LockStepRecogniser:
         *,
         on_decoded: Callable[[float], None],
         stream_id: str = "",
+        tenant: str = "",
     ) -> None:
         """`breaker` None: failures of this recogniser are nobody else's. `on_decoded` is told of decoded seconds."""
         self._engine = engine
@@ -67,6 +68,7 @@ class LockStepRecogniser:
         self._breaker = breaker
         self._on_decoded = on_decoded
         self._stream_id = stream_id
+        self._tenant = tenant
         self._recogniser: PlainRecogniser | None = None
         self._began_at: float | None = None  # when the first sample was spoken, on Trio's clock
         self._decoded_s = 0.0
@@ -111,7 +113,7 @@ class LockStepRecogniser:
 
     def _turn(self, audio_s: float, *, ends_utterance: bool = False) -> Turn:
         """When what has been given so far was spoken, if the stream is sent in real time."""
-        return Turn((self._began_at or 0.0) + self._decoded_s, audio_s, ends_utterance=ends_utterance)
+        return Turn((self._began_at or 0.0) + self._decoded_s, audio_s, self._tenant, ends_utterance)
 
     async def _run(self, call: Callable[[], T], turn: Turn) -> T:
         if self._breaker is None:

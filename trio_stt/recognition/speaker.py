@@ -50,6 +50,7 @@ class SpeakerRecogniser:
         *,
         give_up: Callable[[Recogniser], None],
         stream_id: str = "",
+        tenant: str = "",
     ) -> None:
         """`give_up` takes a recogniser that is given up to save memory, to close it later, and returns at once."""
         self._engine = engine
@@ -59,6 +60,7 @@ class SpeakerRecogniser:
         self._log = log
         self._give_up = give_up
         self._stream_id = stream_id
+        self._tenant = tenant
         self._recogniser: Recogniser | None = None
         self._decoded_samples = 0  # by this recogniser
         self._utterance: list[Samples] = []
@@ -76,7 +78,7 @@ class SpeakerRecogniser:
             recogniser.accept(audio)
             return recogniser.partial() if partial else self._text
 
-        heard = await self._attempt(decode, samples, Turn(due, samples.size / SAMPLE_RATE))
+        heard = await self._attempt(decode, samples, Turn(due, samples.size / SAMPLE_RATE, self._tenant))
         if heard is not None:
             self._text = heard
         return self._text
@@ -90,7 +92,7 @@ class SpeakerRecogniser:
                 recogniser.accept(audio)
             return recogniser.finish()
 
-        turn = Turn(due, samples.size / SAMPLE_RATE + ENDING_COST_S, ends_utterance=True)
+        turn = Turn(due, samples.size / SAMPLE_RATE + ENDING_COST_S, self._tenant, ends_utterance=True)
         words = await self._attempt(decode, samples, turn)
         heard = Heard(self._text) if words is None else Heard(" ".join(word.text for word in words), words)
         self._utterance = []

@@ -149,7 +149,7 @@ class LockStepStream:
             return ENDED if isinstance(item, End) else None
         elif isinstance(item, Misuse):
             await self._finish_unasked()
-            return Close(item.close_code or ENDED.code, item.failure.message)
+            return Close(item.close_code or ENDED.code, item.failure.message, item.failure)
         elif isinstance(item, Close):
             await self._finish_unasked()
             return item

@@ -51,9 +51,10 @@ class Member:
 class Session:
     """The members of one call. Everything here happens between two checkpoints: nobody sees it half done."""
 
-    def __init__(self, session_id: str, desk: TranslationDesk | None = None) -> None:
+    def __init__(self, session_id: str, tenant: str = "", desk: TranslationDesk | None = None) -> None:
         """`desk`: where captions are translated; None: nowhere."""
         self.session_id = session_id
+        self.tenant = tenant
         self._members: dict[str, Member] = {}
         self._history: deque[Transcript] = deque(maxlen=HISTORY_FINALS)
         self._translations = None if desk is None else CallTranslations(desk, lambda: self)
@@ -125,12 +126,15 @@ class Session:
 
 
 class Sessions:
-    """The calls of this instance. A call begins with its first member and ends with its last."""
+    """The calls of this instance. A call begins with its first member and ends with its last.
+
+    Tenants name their calls as they like: those of different tenants have nothing to do with each other.
+    """
 
     def __init__(self, desk: TranslationDesk | None = None) -> None:
         """`desk`: where captions are translated; None: nowhere."""
         self._desk = desk
-        self._sessions: dict[str, Session] = {}
+        self._sessions: dict[tuple[str, str], Session] = {}
 
     def __len__(self) -> int:
         return len(self._sessions)
@@ -138,25 +142,28 @@ class Sessions:
     def __iter__(self) -> Iterator[Session]:
         return iter(tuple(self._sessions.values()))
 
+    def find(self, tenant: str, session_id: str) -> Session | None:
+        """That tenant's call of that name."""
+        return self._sessions.get((tenant, session_id))
+
     def replaces(self, request: StreamRequest) -> bool:
         """Whether that client is connected to that call already, in the same role: speaking or listening."""
-        older = self._sessions[request.session_id].find(request.client_id) if request.session_id in self else None
+        session = self.find(request.tenant, request.session_id)
+        older = None if session is None else session.find(request.client_id)
         return older is not None and older.request.speak == request.speak
-
-    def __contains__(self, session_id: str) -> bool:
-        return session_id in self._sessions
 
     def join(self, member: Member) -> Session:
         """The call that `member` asked for, with it in it."""
-        session_id = member.request.session_id
-        session = self._sessions.setdefault(session_id, Session(session_id, self._desk))
+        tenant, session_id = member.request.tenant, member.request.session_id
+        session = self._sessions.setdefault((tenant, session_id), Session(session_id, tenant, self._desk))
         session.join(member)
         return session
 
     def leave(self, member: Member) -> None:
         """Removes `member` from its call, and the call when it is empty. Does nothing the second time."""
-        session = self._sessions.get(member.request.session_id)
+        tenant, session_id = member.request.tenant, member.request.session_id
+        session = self.find(tenant, session_id)
         if session is not None:
             session.leave(member)
             if not len(session):
-                del self._sessions[member.request.session_id]
+                del self._sessions[tenant, session_id]

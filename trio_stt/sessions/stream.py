@@ -101,6 +101,8 @@ class Stream:
                 await self._finish()
                 if item is not REPLACED:  # that final went to the connection which replaced this one
                     self._ack_if_seq()
+                if item.failure is not None:
+                    self._member.deliver(item.failure)
                 return item
             elif isinstance(item, Configure):
                 await self._configure(item)

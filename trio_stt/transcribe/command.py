@@ -11,13 +11,14 @@ from pathlib import Path
 
 import attrs
 import click
+import jwt
 import trio
 from rich.console import Console
 
 from trio_stt.client.native_client import stream_url
 from trio_stt.dialects.events import StreamRequest
-from trio_stt.dialects.request import Refusal, parse_changes
-from trio_stt.settings import Settings, SettingsError, load
+from trio_stt.dialects.request import NAME, Refusal, parse_changes
+from trio_stt.settings import Secret, Settings, SettingsError, load, parse_token
 from trio_stt.transcribe.display import Display
 from trio_stt.transcribe.exit_codes import ExitCode
 from trio_stt.transcribe.formats import CaptionFormat, caption_format
@@ -49,6 +50,9 @@ STANDARD_INPUT = "-"
     help="Standard input is headerless mono s16le at RATE samples a second.",
 )
 @click.option("--server", metavar="URL", help="ws://HOST:PORT of a running server; without it one is started here.")
+@click.option(
+    "--token", metavar="TOKEN", help="Access token for --server; better: ACCESS_TOKEN, which ps does not show."
+)
 @click.option("--language", metavar="TAG", help="What is spoken (BCP-47).  [default: the setting LANGUAGE]")
 @click.option("--session", metavar="ID", help="The call to join.  [default: a new one]")
 @click.option("--client", metavar="ID", help="Who speaks.  [default: a new name]")
@@ -75,6 +79,7 @@ def transcribe(
     list_mics: bool,
     raw_rate: int | None,
     server: str | None,
+    token: str | None,
     language: str | None,
     session: str | None,
     client: str | None,
@@ -99,8 +104,12 @@ def transcribe(
         raise click.UsageError("--words needs --format json; srt and vtt use the times of words anyway.")
     try:
         settings = load()
+        shown = settings.access_token if token is None else parse_token(token)
     except SettingsError as error:
         raise click.UsageError(str(error)) from error
+    except ValueError as error:
+        raise click.UsageError(f"--token is not {error}.") from None
+    of_token = {} if server is None else _names_in(shown)
     targets = _targets(translate)
 
     def form_of_output() -> CaptionFormat:
@@ -108,8 +117,8 @@ def transcribe(
 
     form = form_of_output()
     request = StreamRequest(
-        client_id=client or _new_id("listener" if listens else "speaker"),
-        session_id=session or _new_id("transcribe"),
+        client_id=client or of_token.get("sub") or _new_id("listener" if listens else "speaker"),
+        session_id=session or of_token.get("session") or _new_id("transcribe"),
         language=language or settings.language,
         framing="seq",
         partials=sys.stderr.isatty(),
@@ -128,7 +137,7 @@ def transcribe(
         if stem is not None
     ]
     open_server = _server(server, request, settings)
-    job = Job(sources, request, form, realtime, output_files, listens)
+    job = Job(sources, request, form, realtime, output_files, listens, shown)
     with open(sys.stdout.fileno(), "wb", buffering=0, closefd=False) as output:
         display = Display(Console(stderr=True, highlight=False))
         code = trio.run(run_job, job, open_server, output, display)
@@ -195,6 +204,16 @@ def _server(
         yield url
 
     return running_server
+
+
+def _names_in(token: Secret | None) -> dict[str, str]:
+    """The client (`sub`) and the session that a token is for, where it is for one alone: the server has the say."""
+    try:
+        claims = jwt.decode("" if token is None else token.text, options={"verify_signature": False})
+    except jwt.PyJWTError:
+        return {}
+    names = {name: claims.get(name) for name in ("sub", "session")}
+    return {name: value for name, value in names.items() if isinstance(value, str) and NAME.fullmatch(value)}
 
 
 def _new_id(kind: str) -> str:

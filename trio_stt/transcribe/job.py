@@ -15,6 +15,7 @@ from attrs import frozen
 
 from trio_stt.client.connection import CaptionStream, ServerUnreachableError, StreamRefusedError, open_stream
 from trio_stt.dialects.events import StreamRequest, Transcript, Translation
+from trio_stt.settings import Secret
 from trio_stt.transcribe.bilingual import Bilingual, Captioned
 from trio_stt.transcribe.display import Display
 from trio_stt.transcribe.exit_codes import ExitCode
@@ -38,7 +39,7 @@ class Job:
     """What to do. `request` is opened at a server once for each source; `realtime`: no faster than it was spoken.
 
     With `files` these are written, and nothing to standard output. `whole_call`: captions of all clients are written,
-    with their times since we came, not only our own.
+    with their times since we came, not only our own. `token`: what the server is shown, if it asks for one.
     """
 
     sources: Sequence[Source]
@@ -47,6 +48,7 @@ class Job:
     realtime: bool
     files: Sequence[LanguageFile] = ()
     whole_call: bool = False
+    token: Secret | None = None
 
 
 class ServerStartError(Exception):
@@ -119,9 +121,10 @@ class _Transcription:
 
     async def _open_and_stream(self, source: Source, server: str) -> ExitCode:
         self._bilingual = Bilingual(self._job.request.target if self._job.request.translation else ())
+        token = None if self._job.token is None else self._job.token.text
         async with source.open() as sound:
             self._source_name = source.name
-            async with open_stream(server, self._job.request) as stream:
+            async with open_stream(server, self._job.request, token=token) as stream:
                 outcome = await self._stream(sound, stream, source.name)
         self._offset_s += outcome.sent_s
         if outcome.source_error is not None:

@@ -7,10 +7,8 @@ from contextlib import asynccontextmanager
 
 import attrs
 
-from trio_stt.audio.vad import DetectorError
 from trio_stt.operations.logs import configure_logs
-from trio_stt.recognition.engine import EngineError, ModelError
-from trio_stt.serve import AddressError, serve_in_background
+from trio_stt.serve import START_ERRORS, serve_in_background
 from trio_stt.settings import Settings
 from trio_stt.transcribe.job import ServerStartError
 
@@ -30,7 +28,7 @@ async def start_own_server(settings: Settings, language: str) -> AsyncIterator[s
     try:
         async with serve_in_background(_own_settings(settings, language)) as url:
             yield url.replace("http", "ws", 1)
-    except* (AddressError, ModelError, EngineError, DetectorError) as errors:
+    except* START_ERRORS as errors:
         start_errors = errors
     if start_errors is not None:
         raise ServerStartError("\n".join(str(leaf) for leaf in _leaves(start_errors)))
@@ -45,6 +43,14 @@ def _own_settings(settings: Settings, language: str) -> Settings:
         language=language,
         vosk_model_path=settings.vosk_model_path if own_model else None,
         max_stream_duration=LONGEST_STREAM_S,
+        auth_mode="off",
+        trusted_proxies=(),
+        allowed_origins=(),
+        tenant_max_streams=0,
+        tenant_max_sessions=0,
+        tenant_audio_s_a_day=0,
+        tenant_quotas_file=None,
+        auth_key_files=(),
     )
 
 

@@ -5,6 +5,7 @@ import trio
 
 from trio_stt.dialects.events import StreamRequest
 from trio_stt.gateway.admission import Admission, Readiness
+from trio_stt.gateway.quotas import Quota, Quotas
 from trio_stt.recognition.breaker import Breaker
 from trio_stt.recognition.capacity import Capacity, CpuTimes
 from trio_stt.recognition.degradation import Degradation
@@ -22,7 +23,7 @@ class Door:
                 "breakers": self.breakers,
                 "max_speakers": 500,
                 "max_listeners": 1000,
-                "session_max_clients": 200,
+                "quotas": Quotas(Quota()),
                 "capacity": self.capacity,
                 "degradation": self.degradation,
                 "replaces": lambda request: request.client_id == "back",

@@ -1,7 +1,5 @@
 import json
-import logging
 
-import pytest
 import structlog
 
 from trio_stt.operations.logs import configure_logs
@@ -13,16 +11,6 @@ class FullDisk:
 
     def flush(self) -> None:
         raise OSError(28, "No space left on device")
-
-
-@pytest.fixture
-def logs():
-    root = logging.getLogger()
-    before = root.handlers, root.level
-    yield
-    root.handlers, level = before
-    root.setLevel(level)
-    structlog.reset_defaults()
 
 
 def test_a_line_is_one_json_object_with_its_fields(logs, capsys):
