@@ -60,13 +60,13 @@ def settings_for_tests(**changes) -> Settings:
 
 
 @asynccontextmanager
-async def running_server(engine: FakeEngine | None = None, **changes):
-    """Runs a server while the block runs."""
+async def running_server(engine: FakeEngine | None = None, load_engine=None, **changes):
+    """Runs a server while the block runs. `load_engine`: given the settings; default: one that gives `engine`."""
     engine = engine or FakeEngine()
     made = []
 
     def make_instance(settings: Settings) -> Instance:
-        made.append(Instance(settings, load_engine=lambda settings: engine))
+        made.append(Instance(settings, load_engine=load_engine or (lambda settings: engine)))
         return made[0]
 
     stop, hurry = trio.Event(), trio.Event()

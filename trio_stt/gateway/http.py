@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from attrs import frozen
 from quart import Response, jsonify
@@ -30,7 +30,7 @@ class Surroundings:
     admission: Admission
     connections: Connections
     metrics: Metrics
-    breakers: tuple[Breaker, ...]
+    breakers: Callable[[], Iterable[Breaker]]
     decoders: Decoders
     capacity: Capacity
     degradation: Degradation
@@ -108,7 +108,7 @@ def _statistics(around: Surroundings) -> dict[str, object]:
             }
             for connection in around.connections
         ],
-        "circuit_breaker_status": {breaker.name: _breaker(breaker) for breaker in around.breakers},
+        "circuit_breaker_status": {breaker.name: _breaker(breaker) for breaker in around.breakers()},
         "service_info": around.describe_service(),
         "workers": {
             "threads": workers.threads,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import attrs
 import trio
@@ -43,12 +43,17 @@ class Stream:
         captioner: Captioner | None,
         *,
         check_language: Callable[[str], Failure | None],
+        change_language: Callable[[str], Awaitable[Failure | None]],
     ) -> None:
-        """`check_language` says why a speaker cannot speak that language here, or None."""
+        """`check_language` says why a speaker cannot speak that language here, or None.
+
+        `change_language` has the captioner hear that language from now on, or says why it cannot.
+        """
         self._member = member
         self._backlog = backlog
         self._captioner = captioner
         self._check_language = check_language
+        self._change_language = change_language
         self._heard_at = 0.0
         self._acked = 0
         self._acked_at = trio.current_time()
@@ -139,14 +144,19 @@ class Stream:
         changes = dict(event.changes)
         language = changes.get("language", request.language)
         if self._captioner is not None and language != request.language:
-            failure = self._check_language(str(language))
+            failure = await self._speak_in(str(language))
             if failure is not None:
                 self._member.deliver(failure)
                 return
-            await self._finish()
-            self._captioner.language = str(language)
         self._member.request = attrs.evolve(request, **changes)
         self._member.deliver(Configured(values_in_force(self._member.request)))
+
+    async def _speak_in(self, language: str) -> Failure | None:
+        failure = self._check_language(language)
+        if failure is not None:
+            return failure
+        await self._finish()  # its final shall not wait until another model is loaded
+        return await self._change_language(language)
 
 
 def values_in_force(request: StreamRequest) -> dict[str, object]:
