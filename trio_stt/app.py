@@ -7,6 +7,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
@@ -29,29 +30,33 @@ from trio_stt.gateway.admission import Admission, Readiness
 from trio_stt.gateway.auth import Authenticator
 from trio_stt.gateway.connection import OUR_FAULT, RESTARTING
 from trio_stt.gateway.connections import Connections
-from trio_stt.gateway.door import Door
+from trio_stt.gateway.door import Door, Visitor
 from trio_stt.gateway.http_connection import Handler, Upgrade
 from trio_stt.gateway.keys import check_access, keys_of
+from trio_stt.gateway.model_refusals import failure_on_stream, refusal_of
 from trio_stt.gateway.origins import Origins
 from trio_stt.gateway.quotas import quotas_of
 from trio_stt.gateway.socket import Socket
 from trio_stt.gateway.vosk_server import VoskServerConnection, VoskServerSurroundings, decodes_silence, request_of
 from trio_stt.gateway.websocket import CallSurroundings, NativeConnection
+from trio_stt.models.errors import ModelStoreError
 from trio_stt.operations import allocator, memory
 from trio_stt.operations.health import Health, PartHealth, Status, memory_health
 from trio_stt.operations.metrics import Metrics
 from trio_stt.recognition import calibration
-from trio_stt.recognition.breaker import Breaker, BreakerState, breaker_name
+from trio_stt.recognition.breaker import Breaker, breaker_name
 from trio_stt.recognition.call_recorder import CallRecorder, RecordingEngine
 from trio_stt.recognition.capacity import Capacity, CpuTimes
 from trio_stt.recognition.decoders import CallUnderWay, Decoders, chunk_ms
 from trio_stt.recognition.degradation import Degradation
 from trio_stt.recognition.engine import SAMPLE_RATE, Engine, EngineError, PlainOptions, Recogniser
 from trio_stt.recognition.lock_step import LockStepRecogniser
-from trio_stt.recognition.model_choice import ModelChoice
+from trio_stt.recognition.model_health import models_as_they_stand, recogniser_health, shelf_health
 from trio_stt.recognition.model_record import ModelIdentity, ModelRecord, ModelRecords, identify
+from trio_stt.recognition.model_shelf import LoadOutcome, ModelShelf, NotLent
 from trio_stt.recognition.model_trial import check_model
 from trio_stt.recognition.resting import Resting
+from trio_stt.recognition.shelved_model import Loan, ShelvedModel
 from trio_stt.recognition.speaker import SpeakerRecogniser
 from trio_stt.recognition.vosk_engine import VoskEngine, warm_up
 from trio_stt.recognition.watchdog import wait_for_hang
@@ -145,16 +150,30 @@ class Instance:
         self.decoders = Decoders(settings.decode_cores, lambda owner, cpu_s: self.capacity.spent(owner, cpu_s))
         self._stream_numbers = itertools.count()
         self._plain: set[int] = set()  # numbers of the streams of which every frame is decoded
-        self.breakers = {primary_subtag(settings.language): self._make_breaker("vosk", settings.model_path.name)}
-        """By language (primary subtag): one for each engine and model."""
+        self.shelf = ModelShelf(
+            settings.models_dir,
+            settings.model_path,
+            primary_subtag(settings.language),
+            memory_mb=settings.models_memory_mb,
+            wait_s=settings.model_load_wait_s,
+            load=self._load_model,
+            make_breaker=partial(self._make_breaker, "vosk"),
+            works=self._works,
+            on_loaded=self._take_up_model,
+            log=self._log,
+        )
+        """All speech models; `load` and `unload` are for operators."""
         self.capacity = Capacity(
             settings.decode_cores, settings.decode_cost or calibration.ASSUMED_COST, max_load=settings.max_load
         )
         self.degradation = Degradation(settings.decode_chunk_ms)
         self.resting: Resting[SpeakerRecogniser] = Resting(settings.adaptation_memory_mb)
-        self._to_close, self._closing = trio.open_memory_channel[Recogniser](math.inf)
+        # Pooled recognisers are large, and as many as may be: they are counted, and each speaker keeps its own.
+        self._pooled: Resting[SpeakerRecogniser] = Resting(math.inf)
+        self._to_close, self._closing = trio.open_memory_channel[tuple[Engine, Recogniser]](math.inf)
+        self._to_calibrate, self._calibrating = trio.open_memory_channel[ShelvedModel](math.inf)
         self.admission = Admission(
-            breakers=self.breakers,
+            models=self.shelf,
             max_speakers=settings.max_concurrent_clients,
             max_listeners=settings.max_listeners,
             quotas=self.quotas,
@@ -168,9 +187,7 @@ class Instance:
             self._log.warning("voice_detector_missing", error=str(error))
         self.voice = VoiceActivity(working, self._log)
         self._load_engine = load_engine or load_vosk
-        self._engine: Engine | None = None
         self._model: dict[str, object] = {}
-        self._model_choice = ModelChoice(self._load_chosen_model)
         self._gate_config = GateConfig(
             enabled=settings.vad_enabled,
             threshold=settings.vad_threshold,
@@ -182,7 +199,9 @@ class Instance:
         )
         self._limits = Limits(settings.max_stream_duration, settings.max_client_idle_time)
         parts = (settings, self.admission, self.connections, self.metrics, self.quotas)
-        self._around = CallSurroundings(*parts, self.sessions, self._make_captioner, self._refuse_translation)
+        self._around = CallSurroundings(
+            *parts, self.sessions, self._make_captioner, self._change_model, self._refuse_translation
+        )
         models = frozenset(settings.vosk_server_models)
         self._around_vosk_server = VoskServerSurroundings(*parts, models, self._open_listener)
         self._add_health()
@@ -191,39 +210,33 @@ class Instance:
         self.handlers: dict[str, Handler] = {"/ws/vosk": self._speak, "/vosk-server": self._speak_as_to_vosk_server}
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Loads and warms the model, says so through `task_status`, then keeps the parts alive until cancelled.
+        """Loads the models that are wanted from the start, says so through `task_status`, then keeps the parts alive.
 
-        Raises `ModelError` or `EngineError` if the model cannot be used.
+        Until cancelled. Raises `ModelError` or `EngineError` if the model of the server's own language cannot be used.
         """
-        began = time.monotonic()
-        engine = await trio.to_thread.run_sync(self._load_engine, self.settings, abandon_on_cancel=False)
+        engine = await self.shelf.load_own()
         if self.settings.written_captions:  # read now, so that no caption waits for it
             await trio.to_thread.run_sync(write, "", primary_subtag(self.settings.language))
         self._model = engine.description
-        self._engine = engine
         if engine.recogniser_limit is not None:
-            # Pooled recognisers are large, and as many as may be: they are counted, and each speaker keeps its own.
             self.admission.max_speakers = min(self.admission.max_speakers, engine.recogniser_limit)
-            self.resting = Resting(math.inf)
-        self._log.info(
-            "model_loaded", seconds=round(time.monotonic() - began, 3), allocator=allocator.in_use(), **self._model
-        )
-        if self._model.get("graph") == "dynamic":
-            self._log.warning(
-                "graph_not_compiled",
-                advice=f"decoding is several times slower; run 'trio-stt models compile {self.settings.language}'",
-            )
         async with trio.open_nursery() as nursery:
-            for breaker in self.breakers.values():
-                nursery.start_soon(breaker.keep_probing, self._probe)
+            await nursery.start(self.shelf.run)
             nursery.start_soon(memory.keep_trimming)
-            nursery.start_soon(self._close_recognisers, engine)
+            nursery.start_soon(self._close_recognisers)
+            await self._preload()
             nursery.start_soon(self._keep_measuring)
             await nursery.start(self.desk.run)
-            if not self.settings.decode_cost:
-                nursery.start_soon(self._calibrate, engine)
+            nursery.start_soon(self._calibrate_models)
             self.admission.readiness = Readiness.READY
             task_status.started()
+
+    async def _preload(self) -> None:
+        for language in self.settings.models_preload:
+            outcome = await self.shelf.load(language)
+            if outcome not in (LoadOutcome.LOADED, LoadOutcome.ALREADY_LOADED):
+                advice = f"trio-stt models install {language}" if outcome is LoadOutcome.NOT_INSTALLED else ""
+                self._log.error("model_not_preloaded", language=language, outcome=outcome.value, advice=advice)
 
     def handler(self, path: str) -> Handler | None:
         """Who serves a WebSocket at that path, with or without its last slash; None: nobody does."""
@@ -291,28 +304,60 @@ class Instance:
                 self._log.info("service_level", name=level.name, delay_s=round(delay_s, 3), load=load)
             await trio.sleep(LOOK_EVERY_S)
 
-    async def _calibrate(self, engine: Engine) -> None:
-        """Finds out what decoding costs here: from the last start, else by decoding canned speech for a second."""
+    def _take_up_model(self, model: ShelvedModel) -> None:
+        """A model was loaded: what it costs is found out when there is time."""
+        engine = model.engine
+        if engine is None:
+            return
+        if engine.description.get("graph") == "dynamic":
+            advice = f"decoding is several times slower; run 'trio-stt models compile {model.language}'"
+            self._log.warning("graph_not_compiled", language=model.language, advice=advice)
+            if model is not self.shelf.own:
+                self.capacity.calibrate_language(model.language, calibration.ASSUMED_SHIPPED_COST)
+        if not self.settings.decode_cost:
+            self._to_calibrate.send_nowait(model)
+
+    async def _calibrate_models(self) -> None:
+        """Finds out what decoding by each loaded model costs, one at a time, until cancelled."""
+        known: set[ShelvedModel] = set()
+        while True:
+            model = await self._calibrating.receive()
+            if model not in known and model.engine is not None:
+                with Loan(model) as loan:
+                    known.add(model)
+                    await self._calibrate(loan)
+
+    async def _calibrate(self, loan: Loan) -> None:
+        """Finds out what decoding costs here: from an earlier start, else by decoding canned speech for a second."""
+        model = loan.model
         began = time.monotonic()
         records = ModelRecords(self.settings.records_folder)
         conditions = f"steps of {self.settings.decode_step_ms} ms, {allocator.in_use()} allocator"
-        identity = await trio.to_thread.run_sync(identify, self.settings.model_path, conditions)
+        try:
+            identity = await trio.to_thread.run_sync(identify, model.folder, conditions)
+        except (OSError, ModelStoreError) as error:  # it was removed meanwhile
+            self._log.warning("calibration_failed", model=model.name, error=str(error))
+            return
         cost = remembered = records.read(identity).decode_cost
         if cost is None:
-            measurement = calibration.Measurement(engine, calibration.canned_speech())
+            measurement = calibration.Measurement(loan.engine, calibration.canned_speech())
             try:
                 while await self.decoders.run(measurement.step):
                     pass
             except EngineError as error:
-                self._log.warning("calibration_failed", error=str(error))
+                self._log.warning("calibration_failed", model=model.name, error=str(error))
                 return
             cost = measurement.decode_cost
             self._remember(identity, ModelRecord(works=True, decode_cost=cost), records)
-        self.capacity.calibrate(cost)
+        if model is self.shelf.own:
+            self.capacity.calibrate(cost)
+        else:
+            self.capacity.calibrate_language(model.language, cost)
         self._log.info(
             "calibrated",
+            language=model.language,
             decode_cost=round(cost, 4),
-            speakers=self.capacity.calibrated_streams,
+            speakers=self.capacity.streams_at(cost),
             remembered=remembered is not None,
             seconds=round(time.monotonic() - began, 3),
         )
@@ -323,13 +368,13 @@ class Instance:
         except OSError as error:
             self._log.warning("model_record_not_written", error=str(error))
 
-    async def _close_recognisers(self, engine: Engine) -> None:
+    async def _close_recognisers(self) -> None:
         """Frees, off everybody's way, the recognisers that were given up to save memory. Runs until cancelled."""
         while True:
             held = [await self._closing.receive()]
             # The last reference goes in the thread, because freeing a recogniser takes time.
             try:
-                await self.decoders.run(lambda held=held: engine.close(held.pop()))  # type: ignore[misc]
+                await self.decoders.run(lambda held=held: _close(*held.pop()))  # type: ignore[misc]
             except EngineError as error:
                 self._log.warning("recogniser_close_failed", error=str(error))
 
@@ -366,11 +411,18 @@ class Instance:
     def _refuse_translation(self, request: StreamRequest) -> Refusal | None:
         return translation_refusal(request, self.translator)
 
-    async def _probe(self) -> bool:
-        """Whether the recogniser works on canned audio."""
-        engine = self._engine
-        if engine is None:
-            return False
+    @property
+    def breakers(self) -> dict[str, Breaker]:
+        """The breakers of all known models, by language."""
+        return {model.language: model.breaker for model in self.shelf}
+
+    def _load_model(self, model: ShelvedModel) -> Engine:
+        """Blocks. Raises `ModelError` or `EngineError`."""
+        changes = {"vosk_model_path": model.folder, "language": model.language}
+        return self._load_engine(attrs.evolve(self.settings, **changes))  # type: ignore[misc]
+
+    async def _works(self, engine: Engine) -> bool:
+        """Whether a loaded model works on canned audio."""
         try:
             await self.decoders.run(lambda: warm_up(engine))
         except EngineError as error:
@@ -378,12 +430,26 @@ class Instance:
             return False
         return True
 
+    async def _lend(self, language: str) -> Loan | NotLent:
+        return await self.shelf.lend(primary_subtag(language))
+
+    async def _change_model(
+        self, request: StreamRequest, stream_id: str, log: structlog.stdlib.BoundLogger
+    ) -> SpeakerRecogniser | Refusal:
+        """The recogniser of a stream whose speaker goes on in `request.language`."""
+        lent = await self._lend(request.language)
+        if isinstance(lent, NotLent):
+            return failure_on_stream(request.language, lent)
+        self.capacity.change_language(stream_id, primary_subtag(request.language))
+        return self._speaker_recogniser(lent, stream_id, log, tenant=request.tenant)
+
     def _make_captioner(
         self,
         request: StreamRequest,
         stream_id: str,
         session: Session,
         backlog: Backlog,
+        model: Loan,
         log: structlog.stdlib.BoundLogger,
     ) -> Captioner:
         def publish(transcript: Transcript) -> None:
@@ -394,7 +460,7 @@ class Instance:
                 transcript = attrs.evolve(transcript, text=written)
             session.publish(transcript)
 
-        return self._captioner(request, stream_id, publish, lambda: session.wants_partials, backlog, log)
+        return self._captioner(request, stream_id, publish, lambda: session.wants_partials, backlog, model, log)
 
     def _captioner(
         self,
@@ -403,6 +469,7 @@ class Instance:
         publish: Callable[[Transcript], None],
         wants_partials: Callable[[], bool],
         backlog: Backlog,
+        model: Loan,
         log: structlog.stdlib.BoundLogger,
     ) -> Captioner:
         return Captioner(
@@ -410,16 +477,7 @@ class Instance:
             stream_id,
             gate=SpeechGate(self._gate_config),
             voice=self.voice.open() if self.settings.vad_enabled else None,
-            recogniser=SpeakerRecogniser(
-                self._loaded_engine,
-                self.decoders,
-                self._breaker_of(request),
-                self.resting,
-                log,
-                give_up=self._to_close.send_nowait,
-                stream_id=stream_id,
-                tenant=request.tenant,
-            ),
+            recogniser=self._speaker_recogniser(model, stream_id, log, tenant=request.tenant),
             publish=publish,
             wants_partials=wants_partials,
             on_decoded=lambda samples: self.metrics.speech_seconds.inc(samples / SAMPLE_RATE),
@@ -430,14 +488,22 @@ class Instance:
             log=log,
         )
 
-    def _breaker_of(self, request: StreamRequest) -> Breaker:
-        return self.breakers[primary_subtag(request.language)]
-
-    @property
-    def _loaded_engine(self) -> Engine:
-        if self._engine is None:
-            raise RuntimeError("a client was admitted before the model was loaded")
-        return self._engine
+    def _speaker_recogniser(
+        self, model: Loan, stream_id: str, log: structlog.stdlib.BoundLogger, *, tenant: str
+    ) -> SpeakerRecogniser:
+        """Closes the loan when it is closed."""
+        engine = model.engine
+        return SpeakerRecogniser(
+            engine,
+            self.decoders,
+            model.breaker,
+            self.resting if engine.recogniser_limit is None else self._pooled,
+            log,
+            give_up=lambda recogniser: self._to_close.send_nowait((engine, recogniser)),
+            stream_id=stream_id,
+            tenant=tenant,
+            on_close=model.close,
+        )
 
     async def _open_listener(
         self,
@@ -448,43 +514,52 @@ class Instance:
         log: structlog.stdlib.BoundLogger,
     ) -> Listener:
         """What hears a client of vosk-server. Raises `ModelError` if a model that it needs cannot be loaded."""
-        as_it_comes = bool(config.model or config.phrase_list or config.max_alternatives)
-        if self.settings.vosk_server_gate and not as_it_comes:
-            request = attrs.evolve(request, sample_rate=config.sample_rate)
-            return GatedListener(
-                lambda publish: self._captioner(request, stream_id, publish, lambda: True, backlog, log),
-                words=config.words,
-            )
-        engine = await self._model_choice.engine(self._loaded_engine, config.model, phrases=bool(config.phrase_list))
-        options = PlainOptions(config.sample_rate, config.words, config.max_alternatives, config.phrase_list)
-        # What one client's phrases or model provoke must not turn others away.
-        breaker = None if config.model or config.phrase_list else self._breaker_of(request)
+        with ExitStack() as held:
+            model = held.enter_context(await self.shelf.lend_named(config.model))
+            as_it_comes = bool(config.model or config.phrase_list or config.max_alternatives)
+            if self.settings.vosk_server_gate and not as_it_comes:
+                request = attrs.evolve(request, sample_rate=config.sample_rate)
+                listener: Listener = GatedListener(
+                    lambda publish: self._captioner(request, stream_id, publish, lambda: True, backlog, model, log),
+                    words=config.words,
+                )
+            else:
+                if config.phrase_list:
+                    await self.shelf.load_phrases(model)
+                listener = self._plain_listener(config, model, stream_id, tenant=request.tenant)
+            held.pop_all()
+            return listener
+
+    def _plain_listener(self, config: StreamConfig, model: Loan, stream_id: str, *, tenant: str) -> PlainListener:
+        """Closes the loan when it is closed."""
         number = next(self._stream_numbers)
         self._plain.add(number)
+
+        def close() -> None:
+            self._plain.discard(number)
+            model.close()
+
         return PlainListener(
             LockStepRecogniser(
-                engine,
-                options,
+                model.engine,
+                PlainOptions(config.sample_rate, config.words, config.max_alternatives, config.phrase_list),
                 self.decoders,
-                breaker,
+                # What one client's phrases provoke must not turn others away.
+                None if config.phrase_list else model.breaker,
                 on_decoded=self.metrics.speech_seconds.inc,
                 stream_id=stream_id,
-                tenant=request.tenant,
+                tenant=tenant,
             ),
             next_beat=lambda: self._next_plain_beat(number),
-            on_close=lambda: self._plain.discard(number),
+            on_close=close,
         )
 
     def _next_plain_beat(self, number: int) -> float:
         gathered_ms = min(self._chunk_ms(), LONGEST_GATHERING_MS)
         return next_beat(trio.current_time(), gathered_ms, number) if gathered_ms > BEAT_MS else -math.inf
 
-    def _load_chosen_model(self, name: str) -> Engine:
-        settings = attrs.evolve(self.settings, vosk_model_path=self.settings.models_dir / name)  # type: ignore[misc]
-        return self._load_engine(settings)
-
     def _chunk_ms(self) -> int:
-        speaking = self.resting.speaking + len(self._plain)
+        speaking = self.resting.speaking + self._pooled.speaking + len(self._plain)
         least_ms = chunk_ms(self.settings.decode_chunk_ms, speaking, self.settings.decode_cores)
         return max(least_ms, self.degradation.level.chunk_ms)
 
@@ -499,7 +574,7 @@ class Instance:
                 admission=self.admission,
                 connections=self.connections,
                 metrics=self.metrics,
-                breakers=(*self.breakers.values(), *self.translator.breakers),
+                breakers=lambda: [*(model.breaker for model in self.shelf.in_service), *self.translator.breakers],
                 decoders=self.decoders,
                 capacity=self.capacity,
                 degradation=self.degradation,
@@ -508,7 +583,6 @@ class Instance:
                 asks_for_tokens=self._asks_for_tokens,
             ),
         )
-        breakers = {breaker.name: breaker for breaker in self.breakers.values()}
         app.register_blueprint(
             admin_routes(
                 Controls(
@@ -516,7 +590,7 @@ class Instance:
                     self._addresses,
                     self.connections,
                     self.sessions,
-                    breakers,
+                    lambda: {model.breaker.name: model.breaker for model in self.shelf},
                     self.drain_asked.set,
                 )
             )
@@ -533,10 +607,24 @@ class Instance:
         request = attrs.evolve(request, tenant=visitor.grant.tenant)
         refusal = visitor.grant.refusal(request.client_id, request.session_id)
         refusal = refusal or self._refuse_translation(request) or self.admission.check(request)
+        if refusal is None and request.speak:
+            return await self._let_speak(request, socket, visitor)
         if refusal is None:
             with self._addresses.place(visitor.address):
                 await NativeConnection(request, socket, self._around, expires_at=visitor.grant.expires_at).run()
         return refusal
+
+    async def _let_speak(self, request: StreamRequest, socket: Socket, visitor: Visitor) -> Refusal | None:
+        lent = await self._lend(request.language)
+        if isinstance(lent, NotLent):
+            return refusal_of(request.language, lent)
+        with lent:
+            refusal = self.admission.check(request)  # again: others may have come while this one waited for its model
+            if refusal is None:
+                expires_at = visitor.grant.expires_at
+                with self._addresses.place(visitor.address):
+                    await NativeConnection(request, socket, self._around, lent, expires_at=expires_at).run()
+            return refusal
 
     async def _speak_as_to_vosk_server(self, upgrade: Upgrade, socket: Socket) -> Refusal | None:
         visitor = self._door.look(upgrade.peer, upgrade.request.headers)
@@ -563,6 +651,7 @@ class Instance:
             "readiness": self.admission.readiness.value,
             "language": self.settings.language,
             "model": self._model,
+            "models": models_as_they_stand(self.shelf),
             "allocator": allocator.in_use(),
             "voice_activity": self.voice.active,
             "sessions": sum(tenant in (None, session.tenant) for session in self.sessions),
@@ -572,7 +661,8 @@ class Instance:
 
     def _add_health(self) -> None:
         self.health.add("model", self._model_health)
-        self.health.add("recogniser", self._breaker_health)
+        self.health.add("models", lambda: shelf_health(self.shelf, self.settings.models_memory_mb))
+        self.health.add("recogniser", lambda: recogniser_health(self.shelf))
         self.health.add("decoders", self._decoder_health)
         self.health.add("voice_activity", self._voice_health)
         self.health.add("translation", self._translation_health)
@@ -580,29 +670,13 @@ class Instance:
         self.health.add("memory", partial(memory_health, *thresholds))
 
     def _model_health(self) -> PartHealth:
-        if self._engine is None:
+        if self.shelf.own.engine is None:
             return PartHealth(Status.UNHEALTHY, "being loaded")
         if self._model.get("graph") == "dynamic":
             return PartHealth(
                 Status.DEGRADED, "the graph is not compiled: decoding is several times slower", self._model
             )
         return PartHealth(Status.HEALTHY, "loaded", self._model)
-
-    def _breaker_health(self) -> PartHealth:
-        seen = {breaker.name: breaker.statistics() for breaker in self.breakers.values()}
-        figures: dict[str, object] = {
-            "breakers": {name: one.state.value for name, one in seen.items()},
-            "recent_failures": sum(one.failures for one in seen.values()),
-        }
-        states = {
-            BreakerState.CLOSED: Status.HEALTHY,
-            BreakerState.HALF_OPEN: Status.DEGRADED,
-            BreakerState.OPEN: Status.UNHEALTHY,
-        }
-        status = max(states[one.state] for one in seen.values())
-        return PartHealth(
-            status, "working" if status is Status.HEALTHY else "failing, new speakers are refused", figures
-        )
 
     def _decoder_health(self) -> PartHealth:
         seen = self.decoders.statistics()
@@ -655,7 +729,13 @@ class Instance:
             "Recogniser calls that wait for a thread",
             lambda: self.decoders.statistics().waiting,
         )
-        gauge("recogniser_memory_mb", "What recognisers take, by estimate", lambda: self.resting.memory_mb)
+        gauge("recogniser_memory_mb", "What recognisers take, by estimate", self._recogniser_memory_mb)
+        gauge("models_loaded", "Speech models that are loaded", lambda: self.shelf.loaded)
+        gauge("models_memory_mb", "What the loaded models take, by estimate", lambda: self.shelf.memory_mb)
+        self.metrics.total("model_loads", "Speech models that were loaded", lambda: self.shelf.loads)
+        self.metrics.total(
+            "model_evictions", "Speech models that were unloaded for others", lambda: self.shelf.evictions
+        )
         gauge("decoder_delay_seconds", "How late calls begin", lambda: self.decoders.statistics().delay_s)
         gauge("load", "Used share of the capacity", lambda: self.capacity.load)
         gauge("service_level", "0 full, 1 fewer partials, 2 larger chunks, 3 refuse new", self._level_number)
@@ -663,7 +743,10 @@ class Instance:
             "breaker_open",
             "1 while the breaker of an engine with a model is not closed",
             "breaker",
-            {each.name: _not_admitting(each) for each in (*self.breakers.values(), *self.translator.breakers)},
+            lambda: {
+                each.name: float(not each.admits)
+                for each in (*(model.breaker for model in self.shelf.in_service), *self.translator.breakers)
+            },
         )
         self.metrics.total(
             "gate_cpu_seconds", "Processor time that finding speech in the sound took", lambda: self.voice.cpu_s
@@ -675,12 +758,15 @@ class Instance:
             lambda: float(self.voice.degraded),
         )
 
+    def _recogniser_memory_mb(self) -> float:
+        return self.resting.memory_mb + self._pooled.memory_mb
+
     def _level_number(self) -> float:
         return self.degradation.level.number
 
 
-def _not_admitting(breaker: Breaker) -> Callable[[], float]:
-    return lambda: float(not breaker.admits)
+def _close(engine: Engine, recogniser: Recogniser) -> None:
+    engine.close(recogniser)
 
 
 def _lag_ms(backlog: Backlog) -> int:

@@ -195,6 +195,15 @@ def _names(value: Any) -> tuple[str, ...]:
     return names
 
 
+def _languages(value: Any) -> tuple[str, ...]:
+    if isinstance(value, tuple):
+        return value
+    tags = tuple(tag.strip().lower() for tag in str(value).split(",") if tag.strip())
+    if any(not tag.isascii() or not tag.isalpha() or not 2 <= len(tag) <= 8 for tag in tags):
+        raise ValueError("languages (BCP-47 primary subtags such as en), separated by commas")
+    return tags
+
+
 def _path(value: Any) -> Path | None:
     return Path(value).expanduser() if value else None
 
@@ -288,6 +297,23 @@ class Settings:
     vosk_model_path: Path | None = _setting(
         "", _path, "Vosk model folder; empty: the one installed for LANGUAGE in MODELS_DIR."
     )
+    models_preload: tuple[str, ...] = _setting(
+        "",
+        _languages,
+        "Languages whose models are loaded at the start besides LANGUAGE's, separated by commas; other models of "
+        "MODELS_DIR are loaded when a client first speaks their language.",
+    )
+    models_memory_mb: int = _setting(
+        2048,
+        _integer(0, 10_000_000),
+        "Memory that all loaded models may take, by estimate; those not used for longest are unloaded for others. "
+        "LANGUAGE's own is loaded in any case.",
+    )
+    model_load_wait_s: float = _setting(
+        5,
+        _number(0, 60),
+        "Seconds that a client waits while the model of its language is loaded; then it gets 503 and may come back.",
+    )
     decode_cores: int = _setting(
         _cores(), _integer(1, 1024), "Threads that decode; default: the cores this process may use."
     )
@@ -337,7 +363,7 @@ class Settings:
     recogniser_memory_mb: int = _setting(
         2048,
         _integer(64, 1_000_000),
-        "Memory for pooled recognisers when the model's graph is not compiled (about 65 MB each).",
+        "Memory for the pooled recognisers of each model whose graph is not compiled (about 65 MB each).",
     )
 
     # Speech gate (voice activity detection)

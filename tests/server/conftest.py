@@ -69,13 +69,18 @@ def settings_for_tests(**changes) -> Settings:
 
 
 @asynccontextmanager
-async def running_server(engine: FakeEngine | None = None, translation_engines: Sequence = (), **changes):
-    """Runs a server while the block runs; it translates with `translation_engines` only."""
+async def running_server(
+    engine: FakeEngine | None = None, load_engine=None, translation_engines: Sequence = (), **changes
+):
+    """Runs a server while the block runs; it translates with `translation_engines` only.
+
+    `load_engine`: given the settings; default: one that gives `engine`.
+    """
     engine = engine or FakeEngine()
     made = []
 
     def make_instance(settings: Settings) -> Instance:
-        made.append(Instance(settings, lambda settings: engine, translation_engines))
+        made.append(Instance(settings, load_engine or (lambda settings: engine), translation_engines))
         return made[0]
 
     stop, hurry = trio.Event(), trio.Event()

@@ -225,11 +225,11 @@ async def test_a_fault_of_ours_closes_with_1011_and_costs_nobody_else_anything(s
             raise ZeroDivisionError("planted")
 
     async with bystander(server):
-        healthy, server.instance._engine = server.instance._engine, BrokenEngine()
+        healthy, server.instance.shelf.own.engine = server.instance.shelf.own.engine, BrokenEngine()
         async with server.raw(QUERY) as socket:
             server_side = close_of(socket, sound(1).tobytes())
             messages, code = await server_side
-        server.instance._engine = healthy
+        server.instance.shelf.own.engine = healthy
     assert code == 1011
     assert messages[-1].get("is_final")
     await nothing_left(server)

@@ -111,6 +111,7 @@ class FakeEngine:
         self.failures = 0
         self.given = []
         self.open_recognisers = 0
+        self.unloaded = False
         self.plain = []  # the options of each plain recogniser that was opened
 
     def load_phrases(self):
@@ -130,6 +131,9 @@ class FakeEngine:
 
     def close(self, recogniser):
         self.open_recognisers -= 1
+
+    def unload(self):
+        self.unloaded = True
 
 
 HANG = 31_000

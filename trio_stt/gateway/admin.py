@@ -30,7 +30,7 @@ class Controls:
     addresses: Addresses
     connections: Connections
     sessions: Sessions
-    breakers: Mapping[str, Breaker]
+    breakers: Callable[[], Mapping[str, Breaker]]
     drain: Callable[[], None]
 
 
@@ -86,7 +86,7 @@ def admin_routes(controls: Controls) -> Blueprint:
 
     @routes.post("/breakers/<name>/reset")
     async def reset_breaker(name: str) -> Response | Answer:
-        breaker = controls.breakers.get(name)
+        breaker = controls.breakers().get(name)
         if breaker is None:
             return answer(_unknown("breaker", name))
         log.warning("admin_reset_breaker", name=name)

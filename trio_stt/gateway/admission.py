@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import Enum
+from typing import Protocol
 
 import trio
 
@@ -37,13 +38,32 @@ class Readiness(Enum):
     DRAINING = "draining"
 
 
+class Model(Protocol):
+    """A speech model, as far as it decides who is let in."""
+
+    @property
+    def breaker(self) -> Breaker:
+        """Open while it fails."""
+
+
+class Models(Protocol):
+    """The speech models of the instance, by language (primary subtag)."""
+
+    def find(self, language: str) -> Model | None:
+        """The model of a language; None: none is installed."""
+
+    @property
+    def admits(self) -> bool:
+        """Whether any of those that are loaded can be used now."""
+
+
 class Admission:
     """Counts what is connected and refuses what does not fit. Whoever is in stays in."""
 
     def __init__(
         self,
         *,
-        breakers: Mapping[str, Breaker],
+        models: Models,
         max_speakers: int,
         max_listeners: int,
         quotas: Quotas,
@@ -52,7 +72,7 @@ class Admission:
         replaces: Callable[[StreamRequest], bool],
         gated: bool = True,
     ) -> None:
-        """`breakers`: by language (primary subtag) that can be recognised. `replaces`: it takes over its own place.
+        """`replaces`: whether that client takes over its own place.
 
         `gated`: the speech gate keeps silence away from the recogniser, unless a stream says otherwise.
         """
@@ -61,7 +81,7 @@ class Admission:
         self.max_listeners = max_listeners
         self.speakers = 0
         self.listeners = 0
-        self._breakers = breakers
+        self._models = models
         self._quotas = quotas
         self._capacity = capacity
         self._degradation = degradation
@@ -72,12 +92,11 @@ class Admission:
     @property
     def ready(self) -> bool:
         """Whether a new speaker would be let in, as far as the instance itself is concerned."""
-        return self.readiness is Readiness.READY and any(breaker.admits for breaker in self._breakers.values())
+        return self.readiness is Readiness.READY and self._models.admits
 
-    @property
-    def languages(self) -> frozenset[str]:
-        """Primary subtags of the languages that can be recognised."""
-        return frozenset(self._breakers)
+    def knows(self, language: str) -> bool:
+        """Whether that language (BCP-47) can be recognised: whether a model is installed for it."""
+        return self._models.find(primary_subtag(language)) is not None
 
     @property
     def speakers_limit(self) -> int:
@@ -88,12 +107,13 @@ class Admission:
     def check(self, request: StreamRequest, *, continuous: bool = False) -> Refusal | None:
         """Why this client is refused now, or None. `continuous`: it asks to be decoded without a speech gate."""
         language = primary_subtag(request.language)
-        if request.speak and language not in self._breakers:
+        model = self._models.find(language) if request.speak else None
+        if request.speak and model is None:
             return language_unavailable(request.language)
         if self.readiness is not Readiness.READY:
             return _busy(self.readiness.value, f"this instance is {self.readiness.value}", RETRY_AFTER_S)
-        if request.speak and not self._breakers[language].admits:
-            wait = math.ceil(self._breakers[language].statistics().retry_after_s) + 1
+        if model is not None and not model.breaker.admits:
+            wait = math.ceil(model.breaker.statistics().retry_after_s) + 1
             return _busy("recogniser_unavailable", "speech recognition is failing and will be tried again", wait)
         replaces = self._replaces(request)
         refusal = self._quotas.refusal(request, replaces=replaces)
@@ -105,7 +125,7 @@ class Admission:
             taken, limit = (self.speakers, self.max_speakers) if request.speak else (self.listeners, self.max_listeners)
             if taken < with_room_for_reconnects(limit, replaces):
                 return None
-        why = self._full_for_speakers(continuous) if request.speak else self._full_for_listeners()
+        why = self._full_for_speakers(language, continuous) if request.speak else self._full_for_listeners()
         return None if why is None else _busy("full", why, self._retries.next_wait_s())
 
     @contextmanager
@@ -113,7 +133,8 @@ class Admission:
         """Holds a place for a client that was not refused, until the block is left."""
         if request.speak:
             self.speakers += 1
-            self._capacity.enter(stream_id, continuous=continuous or not self._gated)
+            language = primary_subtag(request.language)
+            self._capacity.enter(stream_id, continuous=continuous or not self._gated, language=language)
         else:
             self.listeners += 1
         try:
@@ -126,12 +147,12 @@ class Admission:
             else:
                 self.listeners -= 1
 
-    def _full_for_speakers(self, continuous: bool) -> str | None:
+    def _full_for_speakers(self, language: str, continuous: bool) -> str | None:
         if self.speakers >= self.max_speakers:
             return f"all {self.max_speakers} places for speakers are taken"
         if not self._degradation.level.admits:
             return f"this instance is late with the captions of its {self.speakers} speakers"
-        if not self._capacity.room(continuous=continuous or not self._gated):
+        if not self._capacity.room(continuous=continuous or not self._gated, language=language):
             return f"this instance has no room for another speaker besides its {self.speakers}"
         return None
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from attrs import frozen
 from quart import Response, jsonify, request
@@ -35,7 +35,7 @@ class Surroundings:
     admission: Admission
     connections: Connections
     metrics: Metrics
-    breakers: tuple[Breaker, ...]
+    breakers: Callable[[], Iterable[Breaker]]
     decoders: Decoders
     capacity: Capacity
     degradation: Degradation
@@ -144,7 +144,7 @@ def _statistics(around: Surroundings, tenant: str | None) -> dict[str, object]:
             }
             for connection in around.connections.of(tenant)
         ],
-        "circuit_breaker_status": {breaker.name: _breaker(breaker) for breaker in around.breakers},
+        "circuit_breaker_status": {breaker.name: _breaker(breaker) for breaker in around.breakers()},
         "service_info": around.describe_service(tenant),
         "workers": {
             "threads": workers.threads,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 
 import attrs
@@ -16,6 +16,8 @@ from trio_stt.dialects.native import NativeDialect, encode
 from trio_stt.dialects.request import Refusal, language_unavailable, primary_subtag
 from trio_stt.gateway.connection import Connection, Surroundings
 from trio_stt.gateway.socket import Socket
+from trio_stt.recognition.shelved_model import Loan
+from trio_stt.recognition.speaker import SpeakerRecogniser
 from trio_stt.sessions.backlog import Backlog
 from trio_stt.sessions.captioner import Captioner
 from trio_stt.sessions.session import Member, Session, Sessions
@@ -27,7 +29,10 @@ class CallSurroundings(Surroundings):
     """What a member of a call needs besides."""
 
     sessions: Sessions
-    make_captioner: Callable[[StreamRequest, str, Session, Backlog, structlog.stdlib.BoundLogger], Captioner]
+    make_captioner: Callable[[StreamRequest, str, Session, Backlog, Loan, structlog.stdlib.BoundLogger], Captioner]
+    """The captioner closes the loan."""
+    change_model: Callable[[StreamRequest, str, structlog.stdlib.BoundLogger], Awaitable[SpeakerRecogniser | Refusal]]
+    """A recogniser for what an open stream asks to speak from now on; waits for its model for a bounded time."""
     check_translation: Callable[[StreamRequest], Refusal | None]
 
 
@@ -37,10 +42,18 @@ class NativeConnection(Connection[ServerEvent]):
     dialect = "native"
 
     def __init__(
-        self, request: StreamRequest, socket: Socket, around: CallSurroundings, *, expires_at: float | None = None
+        self,
+        request: StreamRequest,
+        socket: Socket,
+        around: CallSurroundings,
+        model: Loan | None = None,
+        *,
+        expires_at: float | None = None,
     ) -> None:
+        """`model`: what hears a speaker; whoever lent it closes it if this never came to hear."""
         super().__init__(request, socket, around, expires_at=expires_at)
         self._call = around
+        self._model = model
         self._dialect = NativeDialect(request)
         self._member = Member(request, self._outbox, self.stop)
         self._captioner: Captioner | None = None
@@ -69,15 +82,16 @@ class NativeConnection(Connection[ServerEvent]):
 
     async def _converse(self) -> Close:
         captioner = None
-        if self.request.speak:
+        if self._model is not None:
             captioner = self._captioner = self._call.make_captioner(
-                self.request, self.stream_id, self._session, self._backlog, self._log
+                self.request, self.stream_id, self._session, self._backlog, self._model, self._log
             )
         self._stream = Stream(
             self._member,
             self._backlog,
             captioner,
             check_language=self._check_language,
+            change_language=self._change_language,
             check_translation=self._check_translation,
             wait_translated=lambda: self._session.wait_translated(self.stream_id),
         )
@@ -114,9 +128,21 @@ class NativeConnection(Connection[ServerEvent]):
         )
 
     def _check_language(self, language: str) -> Failure | None:
-        if primary_subtag(language) in self._around.admission.languages:
+        return None if self._around.admission.knows(language) else language_unavailable(language).failure()
+
+    async def _change_language(self, language: str) -> Failure | None:
+        captioner = self._captioner
+        if captioner is None:
+            raise RuntimeError("a listener needs no model")
+        if primary_subtag(language) == primary_subtag(captioner.language):
+            captioner.language = language
             return None
-        return language_unavailable(language).failure()
+        request = attrs.evolve(self._member.request, language=language)
+        recogniser = await self._call.change_model(request, self.stream_id, self._log)
+        if isinstance(recogniser, Refusal):
+            return recogniser.failure()
+        await captioner.change_recogniser(recogniser, language)
+        return None
 
     def _check_translation(self, request: StreamRequest) -> Failure | None:
         refusal = self._call.check_translation(request)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
-from prometheus_client.core import CounterMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 LAG_BUCKETS_S = (0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 2.0, 5.0, 10.0)
@@ -62,11 +62,9 @@ class Metrics:
         """Counts a WebSocket that was refused."""
         self.refusals.labels(str(status)).inc()
 
-    def gauges(self, name: str, help: str, label: str, reads: Mapping[str, Callable[[], float]]) -> None:
-        """A gauge with a label, whose values are known from the start."""
-        gauge = Gauge(f"trio_stt_{name}", help, (label,), registry=self.registry)
-        for value, read in reads.items():
-            gauge.labels(value).set_function(read)
+    def gauges(self, name: str, help: str, label: str, read: Callable[[], Mapping[str, float]]) -> None:
+        """A gauge with a label, read by the label's values when somebody scrapes."""
+        self.registry.register(_Gauges(f"trio_stt_{name}", help, label, read))
 
     def count_close(self, code: int) -> None:
         """Counts a connection that ended. Peers choose their own codes: those the wire does not name are one label."""
@@ -88,3 +86,17 @@ class _Total(Collector):
 
     def collect(self) -> Iterator[CounterMetricFamily]:
         yield CounterMetricFamily(self._name, self._help, self._read())
+
+
+class _Gauges(Collector):
+    def __init__(self, name: str, help: str, label: str, read: Callable[[], Mapping[str, float]]) -> None:
+        self._name = name
+        self._help = help
+        self._label = label
+        self._read = read
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        family = GaugeMetricFamily(self._name, self._help, labels=(self._label,))
+        for value, number in self._read().items():
+            family.add_metric((value,), number)
+        yield family

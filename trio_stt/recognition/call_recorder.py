@@ -151,6 +151,10 @@ class RecordingEngine:
         """The engine's own: its calls are not noted. Raises `EngineError`."""
         return self._engine.open_plain(options)
 
+    def unload(self) -> None:
+        """Frees the model of the engine."""
+        self._engine.unload()
+
     def close(self, recogniser: Recogniser | PlainRecogniser) -> None:
         """Takes a recogniser of this engine back."""
         if not isinstance(recogniser, _RecordedRecogniser):

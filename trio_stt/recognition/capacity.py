@@ -82,9 +82,17 @@ class _Rate:
         self.seconds = self.seconds * kept + seconds
 
 
+@frozen
+class _Kind:
+    """Streams that are expected to cost the same: by language, and by whether silence is decoded too."""
+
+    language: str  # "": all whose cost was not measured by itself
+    continuous: bool
+
+
 @define
 class _Stream:
-    continuous: bool
+    kind: _Kind
     cost: _Rate
     counted: float  # what the sum of all streams has of it
     age_s: float = 0.0
@@ -103,6 +111,7 @@ class Capacity:
         self._budget = cores * max_load
         self._loop_budget = max_load  # the event loop has one core: where there are many, it is the first to be busy
         self._streams: dict[str, _Stream] = {}
+        self._costs: dict[str, float] = {}  # by language, where it was measured
         self._decoding = 0.0  # the sum of all streams' `counted`
         self._factor = 1.0
         self._peak = 0.0  # the most that streams counted for lately, as a share of all
@@ -116,15 +125,25 @@ class Capacity:
         """The cost of decoding was measured: what was expected of newcomers before is forgotten."""
         self.decode_cost = decode_cost
         rest = decode_cost * REST_SHARE
-        # By whether silence is decoded too. What gated streams cost is learnt: their speakers may not pause either.
-        self._kinds = {kind: _Rate(decode_cost, KIND_PRIOR_S, KIND_MEMORY_S) for kind in (False, True)}
+        # What gated streams cost is learnt: their speakers may not pause either.
+        self._kinds: dict[_Kind, _Rate] = {}
         self._rest = _Rate(rest, KIND_PRIOR_S, KIND_MEMORY_S)
         self._loop = _Rate(LOOP_COST, KIND_PRIOR_S, KIND_MEMORY_S)
+
+    def calibrate_language(self, language: str, decode_cost: float) -> None:
+        """The cost of decoding a language by a model of its own was measured."""
+        self._costs[language] = decode_cost
+        for kind in [kind for kind in self._kinds if kind.language == language]:
+            del self._kinds[kind]
 
     @property
     def calibrated_streams(self) -> int:
         """Streams of unbroken speech that fit, by the calibration alone; at least one."""
-        return max(1, math.floor(self._budget / (self.decode_cost * (1 + REST_SHARE)) + _ROUNDING))
+        return self.streams_at(self.decode_cost)
+
+    def streams_at(self, decode_cost: float) -> int:
+        """Streams of unbroken speech that would fit if decoding cost that; at least one."""
+        return max(1, math.floor(self._budget / (decode_cost * (1 + REST_SHARE)) + _ROUNDING))
 
     @property
     def load(self) -> float:
@@ -138,18 +157,38 @@ class Capacity:
         """What lateness has left of the capacity; 1 is all."""
         return self._factor
 
-    def room(self, *, continuous: bool = False) -> int:
+    def room(self, *, continuous: bool = False, language: str = "") -> int:
         """How many more streams of that kind fit now. `continuous`: decoded without a speech gate."""
-        each = self._kinds[continuous].value + self._rest.value
+        each = self._expected(self._kind(language, continuous)).value + self._rest.value
         share = max(each / self._budget, self._loop.value / self._loop_budget) / self._factor
         fitting = max(0, math.floor((1 - self.load) / share + _ROUNDING))
         return fitting if self._streams else max(1, fitting)
 
-    def enter(self, stream_id: str, *, continuous: bool = False) -> None:
+    def enter(self, stream_id: str, *, continuous: bool = False, language: str = "") -> None:
         """A stream was let in: it counts from now on with what is expected of its kind."""
-        expected = self._kinds[continuous].value
-        self._streams[stream_id] = _Stream(continuous, _Rate(expected, STREAM_PRIOR_S, STREAM_MEMORY_S), expected)
+        kind = self._kind(language, continuous)
+        expected = self._expected(kind).value
+        self._streams[stream_id] = _Stream(kind, _Rate(expected, STREAM_PRIOR_S, STREAM_MEMORY_S), expected)
         self._decoding += expected
+
+    def change_language(self, stream_id: str, language: str) -> None:
+        """A stream is decoded by another model from now on: what was measured of it says nothing any more.
+
+        Does nothing to a stream that is over.
+        """
+        stream = self._streams.get(stream_id)
+        if stream is not None:
+            self.leave(stream_id)
+            self.enter(stream_id, continuous=stream.kind.continuous, language=language)
+
+    def _kind(self, language: str, continuous: bool) -> _Kind:
+        return _Kind(language if language in self._costs else "", continuous)
+
+    def _expected(self, kind: _Kind) -> _Rate:
+        if kind not in self._kinds:
+            cost = self._costs.get(kind.language, self.decode_cost)
+            self._kinds[kind] = _Rate(cost, KIND_PRIOR_S, KIND_MEMORY_S)
+        return self._kinds[kind]
 
     def leave(self, stream_id: str) -> None:
         """A stream is over."""
@@ -174,13 +213,13 @@ class Capacity:
 
     def _learn(self, elapsed_s: float, used: CpuTimes) -> None:
         for kind, rate in self._kinds.items():
-            settled = [one for one in self._streams.values() if one.continuous is kind and one.age_s >= SETTLE_S]
+            settled = [one for one in self._streams.values() if one.kind == kind and one.age_s >= SETTLE_S]
             cpu_s = sum(stream.fresh_cpu_s for stream in settled)
             rate.add(cpu_s, len(settled) * elapsed_s, elapsed_s=elapsed_s)
         for stream in self._streams.values():
             if stream.age_s >= SETTLE_S:
                 stream.cost.add(stream.fresh_cpu_s, elapsed_s, elapsed_s=elapsed_s)
-            stream.cost.prior = self._kinds[stream.continuous].value
+            stream.cost.prior = self._expected(stream.kind).value
             stream.counted = stream.cost.value
             stream.age_s += elapsed_s
             stream.fresh_cpu_s = 0.0

@@ -107,3 +107,6 @@ class Engine(Protocol):
 
     def close(self, recogniser: Recogniser | PlainRecogniser) -> None:
         """Takes a recogniser back; it is not used afterwards by the caller."""
+
+    def unload(self) -> None:
+        """Frees the model, whoever still refers to this; no recogniser can be opened any more. Blocks."""

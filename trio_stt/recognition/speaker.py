@@ -51,8 +51,12 @@ class SpeakerRecogniser:
         give_up: Callable[[Recogniser], None],
         stream_id: str = "",
         tenant: str = "",
+        on_close: Callable[[], None] = lambda: None,
     ) -> None:
-        """`give_up` takes a recogniser that is given up to save memory, to close it later, and returns at once."""
+        """`give_up` takes a recogniser that is given up to save memory, to close it later, and returns at once.
+
+        `on_close` is called when the engine is needed no more.
+        """
         self._engine = engine
         self._decoders = decoders
         self._breaker = breaker
@@ -61,6 +65,7 @@ class SpeakerRecogniser:
         self._give_up = give_up
         self._stream_id = stream_id
         self._tenant = tenant
+        self._on_close = on_close
         self._recogniser: Recogniser | None = None
         self._decoded_samples = 0  # by this recogniser
         self._utterance: list[Samples] = []
@@ -108,8 +113,6 @@ class SpeakerRecogniser:
         self._resting.remove(self)
         self._utterance = []
         held = [self._let_go()]
-        if held[0] is None:
-            return
 
         def close() -> None:
             # The last reference goes in the thread, because freeing a recogniser takes time.
@@ -118,9 +121,12 @@ class SpeakerRecogniser:
                 self._engine.close(recogniser)
 
         try:
-            await self._decoders.run(close, owner=self._stream_id)
+            if held[0] is not None:
+                await self._decoders.run(close, owner=self._stream_id)
         except EngineError as error:
             self._log.warning("recogniser_close_failed", error=str(error))
+        finally:
+            self._on_close()
 
     @property
     def _memory_mb(self) -> float:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from trio_stt.models.errors import ModelStoreError
-from trio_stt.models.installed import graph_kind
+from trio_stt.models.installed import graph_kind, is_model
 from trio_stt.models.linked_model import has_shipped_graph, linked_model
 from trio_stt.models.network import FRAME_MS, NetworkStep, network_step
 from trio_stt.recognition.engine import (
@@ -204,7 +204,7 @@ class VoskEngine:
 
         `step_ms`: sound that the network takes at once (`trio_stt.models.network`); None: as the model's author has it.
         """
-        if not (folder / "am" / "final.mdl").is_file():
+        if not is_model(folder):
             raise ModelError(
                 f"No Vosk model in {folder}. Install one with 'trio-stt models install en', "
                 "or set VOSK_MODEL_PATH to the folder of a model."
@@ -265,7 +265,17 @@ class VoskEngine:
             return
         recogniser.forget()
         with self._pool_lock:
-            self._pool.append(recogniser)
+            if self._model is not None:
+                self._pool.append(recogniser)
+
+    def unload(self) -> None:
+        """Frees the model. Recognisers that are not closed yet keep what they need of it until they are.
+
+        Not left to the garbage collector, which would find a stream that is over, and with it this, much later.
+        """
+        self._model = self._phrase_model = None
+        with self._pool_lock:
+            self._pool.clear()
 
 
 def warm_up(engine: Engine) -> None:

@@ -197,6 +197,16 @@ class Captioner:
         if utterance is not None:
             self._caption(utterance, utterance.text, (), end=utterance.decoded_to, is_final=True)
 
+    async def change_recogniser(self, recogniser: SpeakerRecogniser, language: str) -> None:
+        """From now on `recogniser` hears the stream, and captions carry `language`. Between utterances only.
+
+        The old one is given back, which no cancellation interrupts.
+        """
+        old, self._recogniser = self._recogniser, recogniser
+        self.language = language
+        with trio.CancelScope(shield=True):
+            await old.aclose()
+
     async def aclose(self) -> None:
         """Gives the recogniser back."""
         await self._recogniser.aclose()

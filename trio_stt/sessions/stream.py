@@ -50,13 +50,15 @@ class Stream:
         captioner: Captioner | None,
         *,
         check_language: Callable[[str], Failure | None],
+        change_language: Callable[[str], Awaitable[Failure | None]],
         check_translation: Callable[[StreamRequest], Failure | None] = lambda request: None,
         wait_translated: Callable[[], Awaitable[None]] = _nothing_to_translate,
     ) -> None:
         """`check_language` says why a speaker cannot speak that language here, or None.
 
-        `check_translation` says why the translations of a changed request cannot be had; `wait_translated` returns when
-        this stream's captions so far are translated.
+        `change_language` has the captioner hear that language from now on, or says why it cannot. `check_translation`
+        says why the translations of a changed request cannot be had; `wait_translated` returns when this stream's
+        captions so far are translated.
         """
         self._member = member
         self._backlog = backlog
@@ -64,6 +66,7 @@ class Stream:
         self._check_language = check_language
         self._check_translation = check_translation
         self._wait_translated = wait_translated
+        self._change_language = change_language
         self._heard_at = 0.0
         self._acked = 0
         self._acked_at = trio.current_time()
@@ -163,14 +166,19 @@ class Stream:
             return
         language = changes.get("language", request.language)
         if self._captioner is not None and language != request.language:
-            failure = self._check_language(str(language))
+            failure = await self._speak_in(str(language))
             if failure is not None:
                 self._member.deliver(failure)
                 return
-            await self._finish()
-            self._captioner.language = str(language)
         self._member.request = attrs.evolve(request, **changes)
         self._member.deliver(Configured(values_in_force(self._member.request)))
+
+    async def _speak_in(self, language: str) -> Failure | None:
+        failure = self._check_language(language)
+        if failure is not None:
+            return failure
+        await self._finish()  # its final shall not wait until another model is loaded
+        return await self._change_language(language)
 
 
 def values_in_force(request: StreamRequest) -> dict[str, object]:

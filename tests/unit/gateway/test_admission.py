@@ -11,16 +11,31 @@ from trio_stt.recognition.capacity import Capacity, CpuTimes
 from trio_stt.recognition.degradation import Degradation
 
 
+class Model:
+    def __init__(self, language):
+        self.breaker = Breaker(language, min_calls=4, wait_s=5)
+
+
+class Models(dict):
+    """Models by language, all loaded."""
+
+    find = dict.get
+
+    @property
+    def admits(self):
+        return any(model.breaker.admits for model in self.values())
+
+
 class Door:
     """An admission whose clients stay."""
 
     def __init__(self, **changes):
         self.capacity = Capacity(1, 0.07, max_load=0.8)  # room for ten
         self.degradation = Degradation(chunk_ms=100)
-        self.breakers = {language: Breaker(language, min_calls=4, wait_s=5) for language in ("en", "de")}
+        self.models = Models({language: Model(language) for language in ("en", "de")})
         self.admission = Admission(
             **{
-                "breakers": self.breakers,
+                "models": self.models,
                 "max_speakers": 500,
                 "max_listeners": 1000,
                 "quotas": Quotas(Quota()),
@@ -85,12 +100,29 @@ async def test_lateness_refuses_new_speakers_but_no_listeners():
 
 async def test_an_open_breaker_refuses_the_speakers_of_its_model_alone():
     door = Door()
-    door.breakers["de"].trip()
+    door.models["de"].breaker.trip()
     assert door.refusal(language="de-AT").code == "recogniser_unavailable"
     assert door.refusal(language="en") is None
     assert door.admission.ready
-    door.breakers["en"].trip()
+    door.models["en"].breaker.trip()
     assert not door.admission.ready
+
+
+async def test_speakers_of_a_language_that_costs_more_find_less_room():
+    door = Door()
+    door.capacity.calibrate_language("de", 0.35)
+    for _ in range(8):
+        door.let_in()
+    assert door.refusal(language="de").code == "full"
+    assert door.refusal(language="en") is None
+
+
+async def test_a_language_without_a_model_is_for_listeners_only():
+    door = Door()
+    assert (door.refusal(language="fr").status, door.refusal(language="fr").code) == (400, "language_unavailable")
+    assert door.refusal(language="fr", speak=False) is None
+    assert door.admission.knows("de-AT")
+    assert not door.admission.knows("fr")
 
 
 async def test_the_more_are_refused_the_longer_they_are_told_to_wait(autojump_clock):

@@ -177,3 +177,40 @@ def test_cores_that_others_have_are_not_counted_on():
     machine.run(5)
     machine.enter_all_that_fit()
     assert 20 <= len(machine.streams) <= 30
+
+
+def test_a_language_with_a_cost_of_its_own_takes_more_room_and_leaves_what_others_are_expected_to_cost():
+    capacity = Capacity(2, COST, max_load=0.8)
+    capacity.calibrate_language("de", 5 * COST)
+    before = capacity.room()
+    assert capacity.room(language="de") < before / 4
+    capacity.enter("german", language="de")
+    assert capacity.room() == pytest.approx(before - 5, abs=1)
+    capacity.leave("german")
+    assert capacity.room() == before
+
+
+def test_a_stream_that_goes_on_in_another_language_counts_with_that_one_s_cost():
+    capacity = Capacity(2, COST, max_load=0.8)
+    capacity.calibrate_language("de", 5 * COST)
+    capacity.enter("ann")
+    english = capacity.load
+    capacity.change_language("ann", "de")
+    assert capacity.load > 3 * english
+    capacity.change_language("ann", "en")
+    assert capacity.load == pytest.approx(english)
+    capacity.leave("ann")
+    capacity.change_language("ann", "de")  # over: nothing
+    assert capacity.load == pytest.approx(0)
+
+
+def test_what_streams_of_one_language_cost_says_nothing_of_the_others():
+    capacity = Capacity(2, COST, max_load=0.8)
+    capacity.calibrate_language("de", COST)
+    capacity.enter("german", language="de")
+    room = capacity.room(language="en")
+    capacity.look(0, CpuTimes(0, 0), delay_s=0)
+    for now in range(1, 120):
+        capacity.spent("german", 0.001)
+        capacity.look(now, CpuTimes(0.005 * now, 0.001 * now), delay_s=0)
+    assert capacity.room(language="de") > 1.1 * capacity.room(language="en") >= room

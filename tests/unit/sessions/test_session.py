@@ -1,8 +1,4 @@
-import attrs
 import pytest
-from hypothesis import settings
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from trio_stt.dialects.events import Presence, StreamRequest, Transcript
 from trio_stt.sessions.outbox import Outbox
@@ -107,52 +103,3 @@ def test_a_member_whose_outbox_overflows_is_closed_and_the_others_are_not(sessio
         call.publish(caption("quick", "word", number=number))
     assert READS_TOO_SLOWLY in slow.closes
     assert quick.closes == []
-
-
-class Membership(RuleBasedStateMachine):
-    """However members come, go and are replaced, each hears every final published while it was in, once."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.sessions = Sessions()
-        self.present: dict[str, Client] = {}
-        self.expected: dict[int, list[str]] = {}
-        self.clients: list[Client] = []
-        self.number = 0
-
-    @rule(name=st.sampled_from("abc"))
-    def join(self, name: str) -> None:
-        client = Client(name, max_messages=10_000)
-        self.sessions.join(client.member)
-        self.present[name] = client
-        self.clients.append(client)
-        self.expected[id(client)] = []
-
-    @rule(name=st.sampled_from("abc"), data=st.data())
-    def leave(self, name: str, data: st.DataObject) -> None:
-        gone = [client for client in self.clients if client.member.client_id == name]
-        if gone:
-            client = data.draw(st.sampled_from(gone))
-            self.sessions.leave(client.member)
-            if self.present.get(name) is client:
-                del self.present[name]
-
-    @rule(name=st.sampled_from("abc"))
-    def speak(self, name: str) -> None:
-        if name in self.present:
-            self.number += 1
-            final = attrs.evolve(caption(name, str(self.number)), segment_id=str(self.number))
-            (call,) = self.sessions
-            call.publish(final)
-            for client in self.present.values():
-                self.expected[id(client)].append(final.text)
-
-    @invariant()
-    def nobody_misses_or_doubles_a_final(self) -> None:
-        for client in self.clients:
-            assert [event.text for event in client.received] == self.expected[id(client)]
-        assert sum(len(call) for call in self.sessions) == len(self.present)
-
-
-Membership.TestCase.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
-test_membership = Membership.TestCase

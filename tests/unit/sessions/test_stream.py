@@ -44,20 +44,14 @@ class Speaker:
         self.backlog = Backlog(max_ahead_samples=10**9, max_run_samples=6400)
         self.received = []
         self.partial_every_ms = 0
-        log = structlog.get_logger()
+        self.log = log = structlog.get_logger()
+        self.resting = Resting(100)
         self.captioner = Captioner(
             self.request,
             "s",
             gate=SpeechGate(GateConfig()),
             voice=LoudnessVoice(),
-            recogniser=SpeakerRecogniser(
-                self.engine,
-                InlineDecoders(),
-                Breaker("fake", min_calls=20, wait_s=5, jitter=lambda: 0.0),
-                Resting(100),
-                log,
-                give_up=self.engine.close,
-            ),
+            recogniser=self.recogniser(self.engine),
             publish=self.member.deliver,
             wants_partials=lambda: self.member.request.partials,
             partial_every_ms=lambda: self.partial_every_ms,
@@ -71,10 +65,24 @@ class Speaker:
             self.member,
             self.backlog,
             self.captioner if self.request.speak else None,
-            check_language=lambda language: None if language == "en" else Failure("language_unavailable", language),
+            check_language=lambda language: Failure("language_unavailable", language) if language == "xx" else None,
+            change_language=self.change_language,
         )
         self.position = 0
         self.chunk_id = None
+
+    def recogniser(self, engine: FakeEngine) -> SpeakerRecogniser:
+        breaker = Breaker("fake", min_calls=20, wait_s=5, jitter=lambda: 0.0)
+        return SpeakerRecogniser(engine, InlineDecoders(), breaker, self.resting, self.log, give_up=engine.close)
+
+    async def change_language(self, language: str) -> Failure | None:
+        """Another engine hears from now on; that of "yy" cannot be had."""
+        await trio.sleep(0.5)
+        if language == "yy":
+            return Failure("language_unavailable", "not now", {"parameter": "language"})
+        self.first_engine, self.engine = self.engine, FakeEngine()
+        await self.captioner.change_recogniser(self.recogniser(self.engine), language)
+        return None
 
     async def say(self, samples, frame_s: float = FRAME_S) -> None:
         step = round(frame_s * self.request.sample_rate)
@@ -314,7 +322,6 @@ async def test_one_large_frame_is_decoded_in_calls_of_bounded_length():
 
 async def test_captions_carry_the_language_tag_that_was_configured():
     ann = Speaker()
-    ann.stream._check_language = lambda language: None
     await ann.backlog.put(Configure({"language": "en-GB"}))
     await ann.say(sound(1))
     await ann.backlog.put(End())
@@ -412,6 +419,59 @@ async def test_a_language_without_a_model_changes_nothing():
     await ann.run()
     assert ann.received[0].code == "language_unavailable"
     assert ann.member.request == ann.request
+
+
+async def test_a_new_language_ends_the_utterance_there_and_the_stream_goes_on_with_another_engine():
+    ann = Speaker(words=True)
+    await ann.say(sound(1.05))
+    await ann.backlog.put(Configure({"language": "de", "partials": False}))
+    await ann.say(sound(1))
+    await ann.backlog.put(End())
+    assert await ann.run() == Close(1000)
+    first, second = ann.finals
+    assert (first.language, second.language) == ("en", "de")
+    assert first.end_sample == second.start_sample == round(1.05 * 16000)
+    assert second.end_sample == round(2.05 * 16000)
+    assert second.words[0].start == pytest.approx(1.05)
+    assert first.stream_id == second.stream_id
+    assert first.segment_id != second.segment_id
+    (configured,) = [event for event in ann.received if isinstance(event, Configured)]
+    assert (configured.values["language"], configured.values["partials"]) == ("de", False)
+    assert ann.received.index(first) < ann.received.index(configured) < ann.received.index(second)
+    assert sum(given.size for given in ann.first_engine.given) == round(1.05 * 16000)
+    assert sum(given.size for given in ann.engine.given) == 16000
+    assert ann.first_engine.open_recognisers == 0
+
+
+async def test_a_language_that_cannot_be_had_now_changes_nothing_and_the_next_words_are_heard_as_before():
+    ann = Speaker()
+    await ann.say(sound(1))
+    await ann.backlog.put(Configure({"language": "yy", "partials": False}))
+    await ann.say(sound(1))
+    await ann.backlog.put(End())
+    await ann.run()
+    (failure,) = [event for event in ann.received if isinstance(event, Failure)]
+    assert (failure.code, failure.extra) == ("language_unavailable", {"parameter": "language"})
+    assert ann.member.request == ann.request
+    assert [final.language for final in ann.finals] == ["en", "en"]
+    assert not any(isinstance(event, Configured) for event in ann.received)
+
+
+async def test_the_final_does_not_wait_until_another_model_is_there():
+    ann = Speaker()
+    await ann.say(sound(1))
+    await ann.backlog.put(Configure({"language": "de"}))
+    await ann.run(for_s=0.3)
+    assert len(ann.finals) == 1
+    assert not any(isinstance(event, Configured) for event in ann.received)
+
+
+async def test_a_listener_takes_any_language_and_no_engine():
+    ann = Speaker(speak=False)
+    await ann.backlog.put(Configure({"language": "xx"}))
+    await ann.backlog.put(End())
+    await ann.run()
+    assert ann.received[0].values["language"] == "xx"
 
 
 async def test_misuse_that_closes_ends_the_open_utterance_first():
