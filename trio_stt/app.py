@@ -49,10 +49,16 @@ from trio_stt.recognition.speaker import SpeakerRecogniser
 from trio_stt.recognition.vosk_engine import VoskEngine, warm_up
 from trio_stt.recognition.watchdog import wait_for_hang
 from trio_stt.sessions.backlog import Backlog
+from trio_stt.sessions.bus import Bus
+from trio_stt.sessions.caption_sink import CaptionSink
 from trio_stt.sessions.captioner import Captioner
 from trio_stt.sessions.gated_listener import GatedListener
+from trio_stt.sessions.journal import Journal
 from trio_stt.sessions.lock_step import Listener, PlainListener
+from trio_stt.sessions.memory_bus import Memory, MemoryBus
 from trio_stt.sessions.pace import BEAT_MS, next_beat
+from trio_stt.sessions.publisher import CONFIRM_S, Publisher
+from trio_stt.sessions.redis_bus import RedisBus
 from trio_stt.sessions.session import Session, Sessions
 from trio_stt.settings import Settings
 
@@ -78,6 +84,9 @@ def load_vosk(settings: Settings) -> Engine:
     return RecordingEngine(engine, CallRecorder(Path(record_to))) if record_to else engine
 
 
+BUS_START_S = 2.0
+"""The longest that a start waits for the result bus."""
+
 LONGEST_GATHERING_MS = 300
 """Most audio for which a client of vosk-server that does not wait for its replies is made to wait for them."""
 
@@ -91,7 +100,9 @@ class Instance:
         self._log = structlog.get_logger().bind(instance=settings.instance)
         self.metrics = Metrics()
         self.health = Health()
-        self.sessions = Sessions()
+        self.bus = _make_bus(settings)
+        self.sessions = Sessions(self.bus)
+        self.journal = Journal(self.bus)
         self.connections = Connections(on_close=self.metrics.count_close)
         self.decoders = Decoders(settings.decode_cores, lambda owner, cpu_s: self.capacity.spent(owner, cpu_s))
         self._stream_numbers = itertools.count()
@@ -133,7 +144,7 @@ class Instance:
         )
         self._limits = Limits(settings.max_stream_duration, settings.max_client_idle_time)
         parts = (settings, self.admission, self.connections, self.metrics)
-        self._around = CallSurroundings(*parts, self.sessions, self._make_captioner)
+        self._around = CallSurroundings(*parts, self.sessions, self.journal, self._make_captioner)
         models = frozenset(settings.vosk_server_models)
         self._around_vosk_server = VoskServerSurroundings(*parts, models, self._open_listener)
         self._add_health()
@@ -164,12 +175,20 @@ class Instance:
             for breaker in self.breakers.values():
                 nursery.start_soon(breaker.keep_probing, self._probe)
             nursery.start_soon(memory.keep_trimming)
+            await self._start_bus(nursery)
             nursery.start_soon(self._close_recognisers, engine)
             nursery.start_soon(self._keep_measuring)
             if not self.settings.decode_cost:
                 nursery.start_soon(self._calibrate, engine)
             self.admission.readiness = Readiness.READY
             task_status.started()
+
+    async def _start_bus(self, nursery: trio.Nursery) -> None:
+        """Those who come first shall find the bus, but a bus that is away does not keep them waiting for long."""
+        for run in (self.bus.run, self.journal.run, self.sessions.run):
+            nursery.start_soon(run)
+        with trio.move_on_after(BUS_START_S):
+            await self.bus.wait_up(0)
 
     def handler(self, path: str) -> Handler | None:
         """Who serves a WebSocket at that path, with or without its last slash; None: nobody does."""
@@ -184,6 +203,7 @@ class Instance:
         self.admission.readiness = Readiness.DRAINING
         self.connections.stop_all(RESTARTING)
         await self.connections.wait_empty()
+        await self.journal.wait_empty(CONFIRM_S)
 
     async def wait_for_hang(self) -> CallUnderWay:
         """Returns a recogniser call that has hung. May be cancelled."""
@@ -305,21 +325,18 @@ class Instance:
         request: StreamRequest,
         stream_id: str,
         session: Session,
+        publisher: Publisher,
         backlog: Backlog,
         log: structlog.stdlib.BoundLogger,
     ) -> Captioner:
-        def publish(transcript: Transcript) -> None:
-            self.metrics.captions.labels("final" if transcript.is_final else "partial").inc()
-            self.metrics.lag.observe(_lag_ms(backlog) / 1000)
-            session.publish(transcript)
-
-        return self._captioner(request, stream_id, publish, lambda: session.wants_partials, backlog, log)
+        sink = _CountedSink(publisher, self.metrics, backlog)
+        return self._captioner(request, stream_id, sink, lambda: session.wants_partials, backlog, log)
 
     def _captioner(
         self,
         request: StreamRequest,
         stream_id: str,
-        publish: Callable[[Transcript], None],
+        sink: CaptionSink,
         wants_partials: Callable[[], bool],
         backlog: Backlog,
         log: structlog.stdlib.BoundLogger,
@@ -338,7 +355,7 @@ class Instance:
                 give_up=self._to_close.send_nowait,
                 stream_id=stream_id,
             ),
-            publish=publish,
+            sink=sink,
             wants_partials=wants_partials,
             on_decoded=lambda samples: self.metrics.speech_seconds.inc(samples / SAMPLE_RATE),
             lag_ms=lambda: _lag_ms(backlog),
@@ -370,7 +387,7 @@ class Instance:
         if self.settings.vosk_server_gate and not as_it_comes:
             request = attrs.evolve(request, sample_rate=config.sample_rate)
             return GatedListener(
-                lambda publish: self._captioner(request, stream_id, publish, lambda: True, backlog, log),
+                lambda sink: self._captioner(request, stream_id, sink, lambda: True, backlog, log),
                 words=config.words,
             )
         engine = await self._model_choice.engine(self._loaded_engine, config.model, phrases=bool(config.phrase_list))
@@ -460,6 +477,7 @@ class Instance:
         self.health.add("model", self._model_health)
         self.health.add("recogniser", self._breaker_health)
         self.health.add("decoders", self._decoder_health)
+        self.health.add("bus", self._bus_health)
         self.health.add("voice_activity", self._voice_health)
         thresholds = self.settings.health_memory_degraded, self.settings.health_memory_unhealthy
         self.health.add("memory", partial(memory_health, *thresholds))
@@ -505,6 +523,24 @@ class Instance:
             return PartHealth(Status.DEGRADED, f"busy: {level.name.replace('_', ' ')}", figures)
         return PartHealth(Status.HEALTHY, "working", figures)
 
+    def _bus_health(self) -> PartHealth:
+        if not self.settings.redis_url:
+            return PartHealth(Status.HEALTHY, "none: this instance serves its calls alone")
+        seen = self.bus.statistics()
+        figures: dict[str, object] = {
+            "up": seen.up,
+            "delay_ms": None if math.isnan(seen.delay_s) else round(seen.delay_s * 1000, 3),
+            "reconnects": max(0, seen.connected - 1),
+            "calls": seen.following,
+            "unconfirmed": self.journal.unconfirmed,
+            "given_up": self.journal.given_up,
+        }
+        if not seen.up:
+            return PartHealth(Status.DEGRADED, "away: captions reach the clients of this instance only", figures)
+        if self.journal.unconfirmed:
+            return PartHealth(Status.HEALTHY, "working; writing what it missed", figures)
+        return PartHealth(Status.HEALTHY, "working", figures)
+
     def _voice_health(self) -> PartHealth:
         if not self.settings.vad_enabled:
             return PartHealth(Status.HEALTHY, "off: everything is decoded")
@@ -528,6 +564,11 @@ class Instance:
         gauge("recogniser_memory_mb", "What recognisers take, by estimate", lambda: self.resting.memory_mb)
         gauge("decoder_delay_seconds", "How late calls begin", lambda: self.decoders.statistics().delay_s)
         gauge("load", "Used share of the capacity", lambda: self.capacity.load)
+        gauge("bus_up", "1 while the result bus works", lambda: float(self.bus.up))
+        gauge("bus_delay_seconds", "Of a message to itself over the bus", lambda: self.bus.statistics().delay_s)
+        gauge("bus_reconnects", "How often the bus came back", lambda: max(0, self.bus.statistics().connected - 1))
+        gauge("bus_unconfirmed", "Finals and translations that wait for the bus", lambda: self.journal.unconfirmed)
+        gauge("bus_given_up", "Of these, dropped because too many waited", lambda: self.journal.given_up)
         gauge("service_level", "0 full, 1 fewer partials, 2 larger chunks, 3 refuse new", self._level_number)
         self.metrics.gauges(
             "breaker_open",
@@ -547,6 +588,35 @@ class Instance:
 
 def _not_admitting(breaker: Breaker) -> Callable[[], float]:
     return lambda: float(not breaker.admits)
+
+
+def _make_bus(settings: Settings) -> Bus:
+    if settings.redis_url:
+        return RedisBus(settings.redis_url, ttl_s=settings.bus_ttl_s)
+    return MemoryBus(Memory(ttl_s=settings.bus_ttl_s))
+
+
+class _CountedSink(CaptionSink):
+    """Counts captions on their way."""
+
+    def __init__(self, sink: CaptionSink, metrics: Metrics, backlog: Backlog) -> None:
+        self._sink = sink
+        self._metrics = metrics
+        self._backlog = backlog
+
+    async def publish(self, caption: Transcript) -> None:
+        """Counts it and passes it on."""
+        self._count(caption)
+        await self._sink.publish(caption)
+
+    def publish_now(self, caption: Transcript) -> None:
+        """The same at once."""
+        self._count(caption)
+        self._sink.publish_now(caption)
+
+    def _count(self, caption: Transcript) -> None:
+        self._metrics.captions.labels("final" if caption.is_final else "partial").inc()
+        self._metrics.lag.observe(_lag_ms(self._backlog) / 1000)
 
 
 def _lag_ms(backlog: Backlog) -> int:

@@ -95,6 +95,19 @@ def _loopback(value: Any) -> str:
     return host
 
 
+REDIS_SCHEMES = ("redis", "rediss", "unix")
+
+UNSHOWN = frozenset({"REDIS_URL"})
+"""Settings that may hold a password: their values stand in no message."""
+
+
+def _redis_url(value: Any) -> str:
+    scheme, separator, rest = str(value).partition("://")
+    if value and not (separator and rest and scheme in REDIS_SCHEMES):
+        raise ValueError("redis://[[user]:password@]host[:port][/number], rediss://… with TLS, or unix:///path")
+    return str(value)
+
+
 def _names(value: Any) -> tuple[str, ...]:
     if isinstance(value, tuple):
         return value
@@ -239,6 +252,19 @@ class Settings:
         15, _number(1, 600), "Seconds after which the kernel gives up a connection whose peer takes nothing."
     )
 
+    # Result bus
+    redis_url: str = _setting(
+        "",
+        _redis_url,
+        "Redis over which instances share calls: redis://[[user]:password@]host[:port][/number], rediss://… with TLS; "
+        "empty: this instance serves its calls alone.",
+    )
+    bus_ttl_s: float = _setting(
+        600,
+        _number(30, 604_800),
+        "Seconds that a call's finals and translations are kept after its last client was heard of.",
+    )
+
     # The vosk-server dialect
     vosk_sample_rate: int = _setting(
         8000,
@@ -313,5 +339,6 @@ def load(environment: Mapping[str, str] | None = None, env_file: Path | None = N
             found[field.name] = field.converter(values[name]) if callable(field.converter) else values[name]
         except ValueError as error:
             where = "the environment" if name in from_process else str(file)
-            raise SettingsError(f"{name}={values[name]!r} (in {where}) is not {error}") from error
+            shown = "…" if name in UNSHOWN else repr(values[name])
+            raise SettingsError(f"{name}={shown} (in {where}) is not {error}") from error
     return Settings(**found)

@@ -17,8 +17,13 @@ from trio_stt.gateway.connection import Connection, Surroundings
 from trio_stt.gateway.socket import Socket
 from trio_stt.sessions.backlog import Backlog
 from trio_stt.sessions.captioner import Captioner
-from trio_stt.sessions.session import Member, Session, Sessions
+from trio_stt.sessions.journal import Journal
+from trio_stt.sessions.publisher import Publisher
+from trio_stt.sessions.session import REPLACED, Member, Session, Sessions
 from trio_stt.sessions.stream import Stream
+
+FIRST_EPOCH = 1
+"""Of a connection that begins a stream: nobody can have taken a higher one."""
 
 
 @frozen
@@ -26,7 +31,8 @@ class CallSurroundings(Surroundings):
     """What a member of a call needs besides."""
 
     sessions: Sessions
-    make_captioner: Callable[[StreamRequest, str, Session, Backlog, structlog.stdlib.BoundLogger], Captioner]
+    journal: Journal
+    make_captioner: Callable[[StreamRequest, str, Session, Publisher, Backlog, structlog.stdlib.BoundLogger], Captioner]
 
 
 class NativeConnection(Connection[ServerEvent]):
@@ -49,10 +55,10 @@ class NativeConnection(Connection[ServerEvent]):
         if self._captioner is not None:
             self._captioner.give_up()
 
-    def _enter(self, held: ExitStack) -> None:
+    async def _enter(self, held: ExitStack) -> None:
         held.callback(lambda: self._call.sessions.leave(self._member))
         self._outbox.put(self._ready())
-        self._session = self._call.sessions.join(self._member)
+        self._session = await self._call.sessions.join(self._member)
 
     def _start_timers(self, nursery: trio.Nursery) -> None:
         nursery.start_soon(self._beat)
@@ -64,17 +70,24 @@ class NativeConnection(Connection[ServerEvent]):
             await self._backlog.put(event)
 
     async def _converse(self) -> Close:
-        captioner = None
+        captioner = publisher = None
         if self.request.speak:
-            captioner = self._captioner = self._call.make_captioner(
-                self.request, self.stream_id, self._session, self._backlog, self._log
+            journal = self._call.journal.open(
+                self._session.call, self.stream_id, fenced=lambda: self.stop(REPLACED), epoch=FIRST_EPOCH
             )
-        self._stream = Stream(self._member, self._backlog, captioner, check_language=self._check_language)
+            publisher = Publisher(self._member, self._session, journal)
+            captioner = self._captioner = self._call.make_captioner(
+                self.request, self.stream_id, self._session, publisher, self._backlog, self._log
+            )
+        self._stream = Stream(self._member, self._backlog, captioner, publisher, check_language=self._check_language)
         try:
             return await self._stream.run()
         finally:
             if captioner is not None:
                 captioner.give_up()
+            if publisher is not None:
+                publisher.close()
+            if captioner is not None:
                 with trio.CancelScope(shield=True):
                     await captioner.aclose()
 
@@ -93,7 +106,7 @@ class NativeConnection(Connection[ServerEvent]):
             language=self.request.language,
             sample_rate=self.request.sample_rate,
             encoding=self.request.encoding,
-            epoch=1,
+            epoch=FIRST_EPOCH,
             from_sample=0,
             resume_token=None,
             heartbeat_ms=self._settings.heartbeat_ms,

@@ -159,6 +159,16 @@ class Following:
             self._on_close(self)
 
 
+@frozen
+class BusStatistics:
+    """Of one end: `connected`: how often it came up; `delay_s`: of the last message it sent to itself, NaN before."""
+
+    up: bool
+    connected: int
+    following: int
+    delay_s: float
+
+
 # ── the protocol ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -176,6 +186,9 @@ class Bus(Protocol):
     @property
     def generation(self) -> int:
         """How often the bus came up. What was stored in an earlier generation may be gone."""
+
+    def statistics(self) -> BusStatistics:
+        """A snapshot, for health and metrics."""
 
     async def wait_up(self, after: int) -> int:
         """Returns the generation once the bus is up in one later than `after`. May be cancelled."""

@@ -16,6 +16,7 @@ from trio_stt.sessions.bus import (
     PRESENCE_S,
     Bus,
     BusEvent,
+    BusStatistics,
     Call,
     Down,
     Entry,
@@ -127,6 +128,9 @@ class MemoryBus(Bus):
     @property
     def generation(self) -> int:
         return self._generation
+
+    def statistics(self) -> BusStatistics:
+        return BusStatistics(self.up, self._generation, len(self._followings), 0.0)
 
     async def wait_up(self, after: int) -> int:
         await trio.lowlevel.checkpoint()

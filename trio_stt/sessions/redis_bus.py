@@ -18,7 +18,7 @@ from typing import Any, Final, cast
 
 import structlog
 import trio
-from attrs import evolve, frozen
+from attrs import evolve
 from coredis.connection import BaseConnection
 from coredis.exceptions import RedisError
 from coredis.pool import ConnectionPool
@@ -30,6 +30,7 @@ from trio_stt.sessions.bus import (
     PRESENCE_S,
     Bus,
     BusEvent,
+    BusStatistics,
     Call,
     Down,
     Entry,
@@ -73,16 +74,6 @@ _LOST: Final = (
 )
 
 logging.getLogger("coredis").setLevel(logging.CRITICAL)  # a stack for each attempt to connect; we say it in a line
-
-
-@frozen
-class BusStatistics:
-    """`delay_s`: of the last message that this end sent to itself; NaN before. `connected`: how often it was."""
-
-    up: bool
-    connected: int
-    following: int
-    delay_s: float
 
 
 class _Script:
@@ -132,7 +123,6 @@ class RedisBus(Bus):
         return self._generation
 
     def statistics(self) -> BusStatistics:
-        """A snapshot, for health and metrics."""
         return BusStatistics(self.up, self._generation, len(self._followed), self._delay_s)
 
     async def wait_up(self, after: int) -> int:
