@@ -5,6 +5,7 @@ import time
 import trio
 
 from trio_stt.dialects.events import Presence, StreamRequest, Transcript, Translation
+from trio_stt.sessions.bus import Outcome, Published
 from trio_stt.sessions.journal import Journal
 from trio_stt.sessions.memory_bus import Memory, MemoryBus
 from trio_stt.sessions.outbox import Outbox
@@ -38,11 +39,28 @@ class Client:
         return [(event.event, event.client_id) for event in self.received if isinstance(event, Presence)]
 
 
+class LossyBus(MemoryBus):
+    """Can store a final and lose its answer, going down with it."""
+
+    def __init__(self, memory: Memory) -> None:
+        super().__init__(memory)
+        self.lose_next_answer = False
+        self.forget = False
+
+    async def publish_final(self, call, final, *, epoch, follows):
+        published = await super().publish_final(call, final, epoch=epoch, follows=follows)
+        if not self.lose_next_answer or published.outcome is Outcome.DOWN:
+            return published
+        self.lose_next_answer = False
+        self._memory.stop(forget=self.forget)
+        return Published(Outcome.DOWN)
+
+
 class Instance:
     """The sessions and the journal of one server instance."""
 
     def __init__(self, memory: Memory) -> None:
-        self.bus = MemoryBus(memory)
+        self.bus = LossyBus(memory)
         self.journal = Journal(self.bus)
         self.sessions = Sessions(self.bus)
         self._numbers = 0

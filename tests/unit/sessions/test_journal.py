@@ -205,3 +205,22 @@ async def test_members_here_hear_at_once_while_the_bus_is_away(autojump_clock, n
     await say(ann, "three")
     assert await ann.publisher.wait_confirmed()
     assert bob.texts == eve.texts == ["one", "two", "three"]
+
+
+@pytest.mark.parametrize("forget", [False, True])
+async def test_a_final_whose_answer_was_lost_is_heard_once(nursery, forget):
+    memory = Memory(ttl_s=600)
+    here, there = Instance(memory), Instance(memory)
+    for instance in (here, there):
+        nursery.start_soon(instance.run)
+    await wait_all_tasks_blocked()
+    ann, bob, eve = await here.join(Client("ann")), await here.join(Client("bob")), await there.join(Client("eve"))
+    here.bus.lose_next_answer, here.bus.forget = True, forget
+    await say(ann, "one")
+    assert memory.down
+    memory.start()
+    await wait_all_tasks_blocked()
+    await say(ann, "two")
+    assert ann.publisher.confirmed
+    assert bob.texts == eve.texts == ["one", "two"]
+    assert len(await here.bus.read(CALL, None)) == 2

@@ -71,6 +71,7 @@ class Membership(RuleBasedStateMachine):
             await wait_all_tasks_blocked()
 
         trio.from_thread.run(run, trio_token=self.token)
+        self.is_down = self.memory.down
 
     def present(self, name: str | None = None) -> list:
         return [
@@ -120,13 +121,17 @@ class Membership(RuleBasedStateMachine):
     @precondition(lambda self: not self.is_down)
     @rule(forget=st.booleans())
     def lose_the_bus(self, forget: bool) -> None:
-        self.is_down = True
         self.do(lambda: self.memory.stop(forget=forget))
+
+    @precondition(lambda self: not self.is_down)
+    @rule(place=PLACES, forget=st.booleans())
+    def lose_the_bus_with_the_next_answer(self, place: int, forget: bool) -> None:
+        bus = self.instances[place].bus
+        bus.lose_next_answer, bus.forget = True, forget
 
     @precondition(lambda self: self.is_down)
     @rule()
     def find_the_bus(self) -> None:
-        self.is_down = False
         self.do(lambda: self.memory.start())
 
     @rule(seconds=st.sampled_from([1.0, 6.0, 40.0]))
@@ -163,6 +168,8 @@ class Membership(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         try:
+            for instance in self.instances:
+                instance.bus.lose_next_answer = False
             if self.is_down:
                 self.find_the_bus()
             for _ in range(8):
@@ -184,5 +191,5 @@ class Membership(RuleBasedStateMachine):
                 assert (event == "joined") == (name in there)
 
 
-Membership.TestCase.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+Membership.TestCase.settings = settings(max_examples=200, stateful_step_count=50, deadline=None)
 test_membership = Membership.TestCase
