@@ -12,6 +12,7 @@ import socket
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import attrs
 import environ
@@ -103,7 +104,11 @@ UNSHOWN = frozenset({"REDIS_URL"})
 
 def _redis_url(value: Any) -> str:
     scheme, separator, rest = str(value).partition("://")
-    if value and not (separator and rest and scheme in REDIS_SCHEMES):
+    try:
+        usable = bool(separator and rest) and scheme in REDIS_SCHEMES and urlsplit(str(value)).port != 0
+    except ValueError:  # no such port
+        usable = False
+    if value and not usable:
         raise ValueError("redis://[[user]:password@]host[:port][/number], rediss://… with TLS, or unix:///path")
     return str(value)
 

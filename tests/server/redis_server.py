@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-UNPACKED = Path(__file__).resolve().parents[2] / ".cache/redis-server/usr/bin/redis-check-rdb"
+UNPACKED = Path(__file__).resolve().parents[2] / ".cache/redis/usr"
+"""Where set-up puts it for who may not install packages; Debian's server is one file with several names."""
 
 
 class RedisServer:
@@ -25,10 +26,11 @@ class RedisServer:
         self.start()
 
     def start(self, *arguments: str) -> None:
-        program = shutil.which("redis-server") or str(UNPACKED)
+        unpacked_libraries = ":".join(map(str, (UNPACKED / "lib").glob("*-linux-gnu*")))
         self._process = subprocess.Popen(
-            [program, "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", *arguments],
-            executable=program,
+            ["redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", *arguments],
+            executable=shutil.which("redis-server") or UNPACKED / "bin/redis-check-rdb",
+            env={**os.environ, "LD_LIBRARY_PATH": unpacked_libraries},
             stdout=subprocess.DEVNULL,
         )
         deadline = time.monotonic() + 10
@@ -56,10 +58,12 @@ class RedisServer:
         assert self._process is not None
         os.kill(self._process.pid, signal.SIGCONT)
 
-    def command(self, *words: str) -> str:
+    def command(self, *words: str | bytes) -> str:
         """What Redis answers, as it stands on the wire; asked over a connection of its own."""
+        parts = [word.encode() if isinstance(word, str) else word for word in words]
+        request = b"*%d\r\n" % len(parts) + b"".join(b"$%d\r\n%s\r\n" % (len(part), part) for part in parts)
         with socket.create_connection(("127.0.0.1", self.port), 5) as connection:
-            connection.sendall(" ".join(words).encode() + b"\r\nQUIT\r\n")
+            connection.sendall(request + b"*1\r\n$4\r\nQUIT\r\n")
             answer = b""
             while piece := connection.recv(65536):
                 answer += piece

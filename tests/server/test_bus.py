@@ -19,8 +19,10 @@ from trio_stt.sessions.bus import (
     Published,
     StoredFinal,
 )
+from trio_stt.sessions.bus_messages import encode
 from trio_stt.sessions.memory_bus import Memory, MemoryBus
 from trio_stt.sessions.redis_bus import RedisBus
+from trio_stt.sessions.redis_scripts import Keys
 
 CALL = Call("acme", "call")
 
@@ -427,3 +429,122 @@ async def test_what_was_stored_during_a_loss_of_one_end_only_is_caught_up():
             await publish(here, final(4))
             await heard.until(lambda heard: len(heard.kept) >= 4)
             assert heard.kept == [final(number) for number in (1, 2, 3, 4)]
+
+
+# ── Redis itself ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+async def redis():
+    with redis_server() as server:
+        yield server
+
+
+@pytest.fixture
+async def redis_world(redis):
+    async with open_world(redis) as made:
+        yield made
+
+
+async def test_a_redis_that_hangs_is_down_within_its_time_and_comes_back(redis, redis_world):
+    here, there = await redis_world.end(), await redis_world.end()
+    heard = await listening(there)
+    redis.freeze()
+    try:
+        began = trio.current_time()
+        assert await publish(here, final(1)) == [Published(Outcome.DOWN)]
+        assert trio.current_time() - began < 5
+        assert not here.up
+        assert await publish(here, final(1)) == [Published(Outcome.DOWN)]
+        generation = there.generation
+        with trio.fail_after(10):
+            while there.up:  # it finds out by itself
+                await trio.sleep(0.01)
+    finally:
+        redis.thaw()
+    with trio.fail_after(10):
+        await there.wait_up(generation)
+        await here.wait_up(1)
+    assert await publish(here, final(1), final(2)) == [STORED, STORED]
+    await heard.until(lambda heard: len(heard.kept) >= 2)
+    assert heard.kept == [final(1), final(2)]
+
+
+async def test_a_redis_that_refuses_to_store_is_down(redis, redis_world):
+    bus = await redis_world.end()
+    redis.command("CONFIG", "SET", "maxmemory", "1")
+    assert await publish(bus, final(1)) == [Published(Outcome.DOWN)]
+    await trio.sleep(0.5)
+    assert not bus.up
+    redis.command("CONFIG", "SET", "maxmemory", "0")
+    with trio.fail_after(10):
+        await bus.wait_up(1)
+    assert await publish(bus, final(1)) == [STORED]
+
+
+async def test_lost_scripts_are_loaded_again(redis, redis_world):
+    bus = await redis_world.end()
+    redis.command("SCRIPT", "FLUSH")
+    assert await publish(bus, final(1)) == [Published(Outcome.DOWN)]
+    with trio.fail_after(10):
+        await bus.wait_up(1)
+    assert await publish(bus, final(1)) == [STORED]
+
+
+async def test_what_others_put_into_our_keys_and_channels_is_left_out(redis, redis_world):
+    here, there = await redis_world.end(), await redis_world.end()
+    keys = Keys.of(CALL)
+    redis.command("XADD", keys.entries, "*", "m", "rubbish")
+    heard = await listening(there)
+    for message in (
+        b"",
+        b"-",
+        b"- {}",
+        b"1-0 [1,2]",
+        b"- \xff\xfe",
+        b'- {"kind":"later","origin":"x"}',
+        b"- " + encode(StoredFinal(final(2), 1, 0), "x"),
+        b"soon " + encode(Joined(Present("ann", "c", partials=True)), "x"),
+    ):
+        redis.command("PUBLISH", keys.channel, message)
+    await publish(here, final(1))
+    await heard.until(lambda heard: heard.kept)
+    assert heard.kept == [final(1)]
+    assert [entry.kept.final for entry in await here.read(CALL, None)] == [final(1)]
+
+
+async def test_everything_that_is_kept_expires(redis, redis_world):
+    bus = await redis_world.end()
+    await publish(bus, final(1))
+    order = await bus.announce(CALL, Present("ann", "c", partials=True))
+    await bus.publish_translation(CALL, translation(1))
+    await bus.take_epoch(CALL, "s", 1)
+    keys = Keys.of(CALL)
+    for key in (keys.entries, keys.segments, keys.streams, keys.present):
+        assert 0 < int(redis.command("PTTL", key).strip().removeprefix(":")) <= 60_000
+    redis.command("PEXPIRE", keys.entries, "1000")
+    await bus.refresh(CALL, [Present("ann", "c", partials=True, order=order)])
+    assert int(redis.command("PTTL", keys.entries).strip().removeprefix(":")) > 50_000
+    names = redis.command("KEYS", "*").split()
+    assert all(name.startswith(("trio-stt:{acme:call}:", "trio-stt:probe:", "$", "*")) for name in names)
+
+
+async def test_no_redis_at_all_is_just_down():
+    async with trio.open_nursery() as nursery:
+        bus = RedisBus("redis://127.0.0.1:1/0", ttl_s=60)
+        await nursery.start(bus.run)
+        assert await publish(bus, final(1)) == [Published(Outcome.DOWN)]
+        following = bus.follow(CALL, lambda events, earlier: None)
+        following.close()
+        nursery.cancel_scope.cancel()
+
+
+async def test_cancelled_requests_leave_the_connection_usable(redis_world):
+    bus = await redis_world.end()
+    for number in range(50):
+        with trio.move_on_after(0.0001 * (number % 7)):
+            await publish(bus, final(number))
+    assert bus.generation == 1
+    await publish(bus, *(final(number) for number in range(50)))
+    assert {entry.kept.final.segment_id for entry in await bus.read(CALL, None)} <= {f"s-{n}" for n in range(50)}
+    assert await publish(bus, final(50)) == [STORED]

@@ -8,6 +8,7 @@ import click
 import trio
 from rich.console import Console
 
+from trio_stt.bench.call_commands import bus, fanout
 from trio_stt.bench.engine_figures import measure_engine
 from trio_stt.bench.figures import report
 from trio_stt.bench.load import LoadError
@@ -44,7 +45,7 @@ def bench() -> None:
     """Measure the engine alone, or the server under real speech."""
 
 
-for command in (capacity, accuracy, overload, neighbours, churn):
+for command in (capacity, accuracy, overload, neighbours, churn, fanout, bus):
     bench.add_command(command)
 
 

@@ -15,6 +15,8 @@ from trio_stt.dialects.request import Refusal, language_unavailable, primary_sub
 from trio_stt.recognition.breaker import Breaker
 from trio_stt.recognition.capacity import Capacity
 from trio_stt.recognition.degradation import Degradation
+from trio_stt.sessions.bus import Call
+from trio_stt.sessions.session import call_of
 
 RECONNECT_SHARE = 0.1
 """Places beyond the limit, as a share of it, for clients that take over from their older connection while that is still
@@ -71,7 +73,7 @@ class Admission:
         self._degradation = degradation
         self._replaces = replaces
         self._gated = gated
-        self._in_session: Counter[str] = Counter()
+        self._in_session: Counter[Call] = Counter()
         self._retries = _Retries()
 
     @property
@@ -108,14 +110,14 @@ class Admission:
         why = self._full_for_speakers(continuous) if request.speak else self._full_for_listeners()
         if why is not None:
             return _busy("full", why, self._retries.next_wait_s())
-        if self._in_session[request.session_id] >= self._session_max_clients:
+        if self._in_session[call_of(request)] >= self._session_max_clients:
             return _busy("session_full", f"the session has {self._session_max_clients} clients already", RETRY_AFTER_S)
         return None
 
     @contextmanager
     def place(self, request: StreamRequest, stream_id: str, *, continuous: bool = False) -> Iterator[None]:
         """Holds a place for a client that was not refused, until the block is left."""
-        self._in_session[request.session_id] += 1
+        self._in_session[call_of(request)] += 1
         if request.speak:
             self.speakers += 1
             self._capacity.enter(stream_id, continuous=continuous or not self._gated)
@@ -124,9 +126,9 @@ class Admission:
         try:
             yield
         finally:
-            self._in_session[request.session_id] -= 1
-            if not self._in_session[request.session_id]:
-                del self._in_session[request.session_id]
+            self._in_session[call_of(request)] -= 1
+            if not self._in_session[call_of(request)]:
+                del self._in_session[call_of(request)]
             if request.speak:
                 self.speakers -= 1
                 self._capacity.leave(stream_id)

@@ -19,7 +19,8 @@ from typing import Any, Final, cast
 import structlog
 import trio
 from attrs import evolve
-from coredis.connection import BaseConnection
+from coredis.connection import BaseConnection, Location
+from coredis.exceptions import ConnectionError as RedisConnectionError
 from coredis.exceptions import RedisError
 from coredis.pool import ConnectionPool
 
@@ -64,14 +65,8 @@ MAX_RETRY_S: Final = 1.0
 BEAT_EVERY_S: Final = 1.0
 """How often an end sends itself a message: finds a connection that is dead but not closed, and measures the delay."""
 
-_LOST: Final = (
-    RedisError,
-    OSError,
-    TimeoutError,
-    trio.TooSlowError,
-    trio.ClosedResourceError,
-    trio.BrokenResourceError,
-)
+_LOST_BY_SYSTEM: Final = (OSError, trio.TooSlowError, trio.ClosedResourceError, trio.BrokenResourceError)
+_LOST: Final = (RedisError, *_LOST_BY_SYSTEM)
 
 logging.getLogger("coredis").setLevel(logging.CRITICAL)  # a stack for each attempt to connect; we say it in a line
 
@@ -98,6 +93,7 @@ class RedisBus(Bus):
         """`url`: as in REDIS_URL; `ttl_s`: how long a call is kept after its last sign of life."""
         # The pool reads the URL; connections are made one after another.
         pool = cast(Any, ConnectionPool.from_url(url, connect_timeout=CONNECT_S))
+        self._location: Location = pool.location
         self._make_connection: Callable[[], BaseConnection] = lambda: pool.connection_class(
             pool.location, **pool.connection_kwargs
         )
@@ -111,7 +107,7 @@ class RedisBus(Bus):
         self._came_up = trio.Event()
         self._followed: dict[str, _Followed] = {}  # by channel
         self._delay_s = math.nan
-        self._beat_due = math.inf
+        self._beat_heard = False
         self._log = structlog.get_logger()
 
     @property
@@ -153,8 +149,11 @@ class RedisBus(Bus):
 
     async def _use_connection(self, nursery: trio.Nursery) -> None:
         """Connects and serves until the connection is lost, which it raises."""
-        connection = self._make_connection()
         with trio.fail_after(CONNECT_S):
+            # A connection of coredis that finds nobody leaves channels open: so we look first.
+            if not await self._location.check():
+                raise OSError("nobody answers there")
+            connection = self._make_connection()
             await nursery.start(connection.run)
             # A Redis that cannot store (full, or a replica) answers pings: only what was stored counts.
             await connection.create_request(b"SET", f"{PREFIX}:probe:{self._origin}", b"1", b"PX", b"1000")
@@ -165,7 +164,6 @@ class RedisBus(Bus):
             self._generation += 1
             self._log.info("bus_up", connected=self._generation)
             for followed in self._followed.values():
-                followed.catching_up = False
                 connection.send_command(b"SUBSCRIBE", followed.keys.channel)
             connection.send_command(b"SUBSCRIBE", self._beat_channel)
             nursery.start_soon(self._beat, connection)
@@ -185,10 +183,10 @@ class RedisBus(Bus):
 
     async def _beat(self, connection: BaseConnection) -> None:
         while True:
-            self._beat_due = trio.current_time() + ANSWER_S + BEAT_EVERY_S
+            self._beat_heard = False
             await self._ask(b"PUBLISH", self._beat_channel, repr(trio.current_time()))
             await trio.sleep(BEAT_EVERY_S)
-            if trio.current_time() > self._beat_due:  # it answers, but our channels are dead
+            if not self._beat_heard:  # it answers, but our channels are dead
                 self._lose(connection)
 
     async def _ask(self, command: bytes, *arguments: str | bytes | int, within_s: float = ANSWER_S) -> Any:
@@ -199,11 +197,11 @@ class RedisBus(Bus):
             return Outcome.DOWN
         try:
             return await connection.create_request(command, *arguments, timeout=within_s)
+        except (RedisConnectionError, *_LOST_BY_SYSTEM, ReferenceError):  # the last: it went while it was asked
+            self._lose(connection)
         except RedisError as error:
             # It answers, but does not do it: it is out of memory or read-only, or has lost our scripts.
             self._log.warning("bus_refused", command=command.decode(), error=type(error).__name__)
-            self._lose(connection)
-        except (*_LOST, ReferenceError):  # ReferenceError: the connection went while it was asked
             self._lose(connection)
         return Outcome.DOWN
 
@@ -321,7 +319,7 @@ class RedisBus(Bus):
         kind, channel = push[0], push[1].decode()
         if channel == self._beat_channel:
             if kind == b"message":
-                self._beat_due = math.inf
+                self._beat_heard = True
                 self._delay_s = trio.current_time() - float(push[2])
             return
         followed = self._followed.get(channel)
@@ -374,10 +372,15 @@ class RedisBus(Bus):
         if found is None:
             return
         event: BusEvent = found.event
-        if isinstance(event, StoredFinal | Translation):
-            following.after = stamp.decode()
-        elif isinstance(event, Joined):
-            event = Joined(evolve(event.present, order=int(stamp)))
+        try:
+            if isinstance(event, StoredFinal | Translation):
+                place_of(stamp.decode())
+                following.after = stamp.decode()
+            elif isinstance(event, Joined):
+                event = Joined(evolve(event.present, order=int(stamp)))
+        except ValueError:
+            self._log.warning("bus_message_unreadable", bytes=len(message))
+            return
         if found.origin != self._origin and not following.closed:
             following.receive([event], False)
 
