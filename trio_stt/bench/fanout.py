@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import NoReturn
 
 import trio
@@ -17,7 +19,7 @@ from trio_stt.bench.listeners import SESSION
 from trio_stt.dialects.events import Transcript, Word
 from trio_stt.serve import serve
 from trio_stt.sessions.bus import Call
-from trio_stt.settings import Settings
+from trio_stt.settings import Settings, load
 
 AT_MOST_US = 80.0
 """CPU that a listener of a caption may cost."""
@@ -42,9 +44,8 @@ async def measure_fanout(listeners: int, captions: int) -> list[Figure]:
         made.append(Instance(settings, load_engine=lambda _: _NoEngine()))
         return made[0]
 
-    settings = Settings(
-        server_port=0, vad_engine="energy", decode_cost=0.001, session_max_clients=listeners, max_listeners=listeners
-    )
+    places = {"SESSION_MAX_CLIENTS": str(listeners), "MAX_LISTENERS": str(listeners)}
+    settings = load({"SERVER_PORT": "0", "VAD_ENGINE": "energy", "DECODE_COST": "0.001", **places}, Path(os.devnull))
     stop = trio.Event()
     async with trio.open_nursery() as nursery:
         start = partial(serve, settings, stop=stop, hurry=trio.Event(), make_instance=make_instance)
