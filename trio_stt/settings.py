@@ -109,7 +109,7 @@ def _redis_url(value: Any) -> str:
     except ValueError:  # no such port
         usable = False
     if value and not usable:
-        raise ValueError("redis://[[user]:password@]host[:port][/number], rediss://… with TLS, or unix:///path")
+        raise ValueError("redis://user:password@host:port/number, rediss://… with TLS, or unix:///path")
     return str(value)
 
 
@@ -261,7 +261,7 @@ class Settings:
     redis_url: str = _setting(
         "",
         _redis_url,
-        "Redis over which instances share calls: redis://[[user]:password@]host[:port][/number], rediss://… with TLS; "
+        "Redis over which instances share calls: redis://user:password@host:port/number, rediss://… with TLS; "
         "empty: this instance serves its calls alone.",
     )
     bus_ttl_s: float = _setting(

@@ -144,8 +144,8 @@ async def test_history_joins_the_live_flow_without_gap_or_double(instance, other
     ann = await instance.join(Client("ann"))
     late = Client("late", history=200)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(say, ann, *(str(number) for number in range(100)))
-        await trio.lowlevel.checkpoint()
+        await say(ann, "0", "1")
+        nursery.start_soon(say, ann, *(str(number) for number in range(2, 100)))
         nursery.start_soon(other.join, late)
     assert late.texts == [str(number) for number in range(100)]
     assert late.received[0].history
