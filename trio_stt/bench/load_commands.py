@@ -169,7 +169,8 @@ def overload(speakers: int, times: tuple[float, ...], check: bool, **options: An
     made: list[OverloadBench] = []
 
     async def run() -> None:
-        async with server_for(common) as server, loads_for(common, server) as bench:
+        own = {"MAX_LOAD": str(common.settings.max_load), "DECODE_COST": str(common.settings.decode_cost)}
+        async with server_for(common, own) as server, loads_for(common, server) as bench:
             made.append(OverloadBench(bench, server, speakers, times, say))
             await made[0].run()
 
