@@ -23,7 +23,7 @@ from attrs import frozen
 from trio_stt.models.installed import folder_of, installed_folders, is_model, language_of
 from trio_stt.operations import allocator
 from trio_stt.recognition.breaker import Breaker
-from trio_stt.recognition.engine import Engine, ModelError
+from trio_stt.recognition.engine import Engine, EngineError, ModelError
 from trio_stt.recognition.shelved_model import Load, Loan, ModelStatistics, ShelvedModel, Unavailable
 
 SOON_S = 2
@@ -292,7 +292,8 @@ class ModelShelf:
             engine = await trio.to_thread.run_sync(self._load_engine, model, abandon_on_cancel=False)
         except Exception as error:  # noqa: BLE001  (a boundary: one language that cannot be had ends no server)
             model.error = str(error) or repr(error)
-            self._log.error("model_load_failed", model=model.name, error=model.error)
+            unforeseen = not isinstance(error, ModelError | EngineError)  # a fault of ours: with its traceback
+            self._log.error("model_load_failed", model=model.name, error=model.error, exc_info=unforeseen)
             model.breaker.trip()
             return Unavailable.FAILING
         self._place(model, engine, needs_mb, began)

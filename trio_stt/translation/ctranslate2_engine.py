@@ -14,6 +14,7 @@ from typing import Any
 
 from attrs import frozen
 
+from trio_stt.models.errors import ModelStoreError
 from trio_stt.models.translation_models import TranslationLayout, layout_of_translation
 from trio_stt.translation.engine import Pair, TranslationError
 
@@ -99,7 +100,7 @@ class CTranslate2Engine:
             source = sentencepiece.SentencePieceProcessor(model_file=str(self._folder / layout.source_pieces))
             target = sentencepiece.SentencePieceProcessor(model_file=str(self._folder / layout.target_pieces))
             return _Loaded(translator, source, target, self._ends_source(layout), self._prefix(layout))
-        except Exception as error:
+        except (ModelStoreError, OSError, RuntimeError, ValueError) as error:
             raise TranslationError(f"the model in {self._folder} cannot be loaded: {error}") from error
 
     def _ends_source(self, layout: TranslationLayout) -> bool:

