@@ -14,6 +14,9 @@ from trio_stt.settings import Secret, SettingsError, load, parse_token
 TIMEOUT_S = 10.0
 """For an answer, also of an instance under load."""
 
+MODEL_TIMEOUT_S = 120.0
+"""The same, where a model is loaded, perhaps after others that wait."""
+
 
 class _Instance:
     """The server that is spoken to."""
@@ -27,9 +30,8 @@ class _Instance:
         route = "/".join(quote(part, safe="") for part in path)
         headers = {"Authorization": f"Bearer {self._token.text}"}
         try:
-            answer = httpx.request(
-                method, f"{self._url}/admin/{route}", headers=headers, timeout=TIMEOUT_S, trust_env=False, **request
-            )
+            request = {"timeout": TIMEOUT_S, **request}
+            answer = httpx.request(method, f"{self._url}/admin/{route}", headers=headers, trust_env=False, **request)
             body = answer.json()
         except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
             raise click.ClickException(f"{self._url} gave no answer that can be read: {error}") from error
@@ -98,6 +100,22 @@ def close_session(instance: _Instance, session_id: str, tenant: str | None) -> N
 def drain(instance: _Instance) -> None:
     """End the instance as SIGTERM does: nobody new, open streams finish."""
     instance.ask("POST", "drain")
+
+
+@admin.command("load-model")
+@click.argument("language")
+@click.pass_obj
+def load_model(instance: _Instance, language: str) -> None:
+    """Load the speech model of LANGUAGE before somebody speaks it; also one that failed, once more."""
+    instance.ask("POST", "models", language, "load", timeout=MODEL_TIMEOUT_S)
+
+
+@admin.command("unload-model")
+@click.argument("language")
+@click.pass_obj
+def unload_model(instance: _Instance, language: str) -> None:
+    """Give back the memory of a speech model that nobody uses; the next speaker loads it again."""
+    instance.ask("POST", "models", language, "unload", timeout=MODEL_TIMEOUT_S)
 
 
 @admin.command("reset-breaker")

@@ -184,6 +184,8 @@ ADMIN_ROUTES = [
     ("DELETE", f"sessions/{SECRET_CALL}"),
     ("DELETE", f"sessions/{SECRET_CALL}?tenant=beta"),
     ("POST", "drain"),
+    ("POST", "models/en/load"),
+    ("POST", "models/en/unload"),
     ("POST", "breakers/vosk:vosk-model/reset"),
     ("POST", "log-level"),
 ]

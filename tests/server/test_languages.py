@@ -7,12 +7,15 @@ import attrs
 import httpx
 import pytest
 import trio
+from click.testing import CliRunner
 
 from tests.server.conftest import finals_of, running_server
 from tests.server.test_misuse import nothing_left
 from tests.server.test_refusals import refusal
+from tests.tokens import KEYS, token
 from tests.unit.fakes import CountingRecogniser, FakeEngine, silence, sound
 from tests.unit.speech_models import lay_model
+from trio_stt.__main__ import main
 from trio_stt.client.websocket import StreamRefusedError, connect
 from trio_stt.dialects.events import Ack, Configured, Failure, Transcript
 from trio_stt.recognition.engine import ModelError
@@ -367,3 +370,38 @@ async def test_a_vosk_server_client_shares_the_model_of_a_language(models):
             await socket.aclose()
         assert models.loads == ["en", "de"]
         assert len(models.engines["de"].plain) == 1
+
+
+async def test_an_operator_loads_and_unloads_models(models):
+    headers = {"Authorization": f"Bearer {token(tenant='operators', admin=True)}"}
+    models.broken.add("fr")
+    async with (
+        models.server(auth_keys=KEYS) as server,
+        httpx.AsyncClient(base_url=f"{server.http}/admin/models/", headers=headers) as client,
+    ):
+
+        async def said(route: str) -> tuple[int, str]:
+            answer = await client.post(route)
+            body = answer.json()
+            return answer.status_code, body["result"] if answer.is_success else body["error"]["code"]
+
+        assert await said("de/load") == (200, "loaded")
+        assert await said("de-AT/load") == (200, "already_loaded")
+        async with server.speaker(language="de"):
+            assert await said("de/unload") == (409, "model_in_use")
+        assert await said("de/unload") == (200, "unloaded")
+        assert await said("de/unload") == (200, "not_loaded")
+        assert await said("en/unload") == (409, "own_language")
+        assert await said("fr/load") == (503, "recogniser_unavailable")
+        models.broken.clear()
+        assert await said("fr/load") == (200, "loaded")
+        for route in ("pt/load", "pt/unload"):
+            assert await said(route) == (400, "language_unavailable")
+        client.headers["Authorization"] = f"Bearer {token()}"
+        assert await said("de/load") == (403, "not_an_admin")
+        environment = {"SERVER_PORT": server.http.rpartition(":")[2], "ACCESS_TOKEN": headers["Authorization"][7:]}
+        for command, result in (("load-model", "loaded"), ("unload-model", "unloaded")):
+            shown = await trio.to_thread.run_sync(
+                lambda command=command: CliRunner(env=environment).invoke(main, ["admin", command, "de"])
+            )
+            assert json.loads(shown.output)["result"] == result

@@ -10,13 +10,15 @@ from attrs import frozen
 from quart import Blueprint, Response, jsonify, request
 
 from trio_stt.dialects.events import Close, Failure
-from trio_stt.dialects.request import Refusal, shown
+from trio_stt.dialects.request import Refusal, primary_subtag, shown
 from trio_stt.gateway.addresses import Addresses
 from trio_stt.gateway.auth import ANYONE, Authenticator
 from trio_stt.gateway.connections import Connections, LiveConnection
 from trio_stt.gateway.http import Answer, answer, authorized
+from trio_stt.gateway.model_refusals import not_loaded, not_unloaded
 from trio_stt.operations.logs import LEVELS, set_level
 from trio_stt.recognition.breaker import Breaker
+from trio_stt.recognition.model_shelf import ModelShelf
 from trio_stt.sessions.session import Session, Sessions
 
 CLOSED_BY_ADMIN = Close(1008, "closed_by_admin", Failure("closed_by_admin", "an administrator has ended this stream"))
@@ -30,6 +32,7 @@ class Controls:
     addresses: Addresses
     connections: Connections
     sessions: Sessions
+    shelf: ModelShelf
     breakers: Callable[[], Mapping[str, Breaker]]
     drain: Callable[[], None]
 
@@ -83,6 +86,20 @@ def admin_routes(controls: Controls) -> Blueprint:
         log.warning("admin_drain")
         controls.drain()
         return jsonify(result="draining"), 202
+
+    @routes.post("/models/<language>/load")
+    async def load_model(language: str) -> Response | Answer:
+        log.warning("admin_load_model", language=language)
+        outcome = await controls.shelf.load(primary_subtag(language))
+        refusal = not_loaded(language, outcome)
+        return jsonify(result=outcome.value) if refusal is None else answer(refusal)
+
+    @routes.post("/models/<language>/unload")
+    async def unload_model(language: str) -> Response | Answer:
+        log.warning("admin_unload_model", language=language)
+        outcome = await controls.shelf.unload(primary_subtag(language))
+        refusal = not_unloaded(language, outcome)
+        return jsonify(result=outcome.value) if refusal is None else answer(refusal)
 
     @routes.post("/breakers/<name>/reset")
     async def reset_breaker(name: str) -> Response | Answer:
