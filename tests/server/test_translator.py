@@ -1,5 +1,6 @@
 import pytest
 import structlog
+import structlog.testing
 import trio
 import trio.testing
 
@@ -149,11 +150,17 @@ async def test_a_hung_engine_holds_nobody_up_and_is_called_no_more():
         engine.release()
 
 
-async def test_an_engine_that_raises_anything_has_failed():
+async def test_an_engine_that_raises_anything_has_failed_and_the_log_says_where_but_not_what():
+    def fail(text: str, *_: str) -> str:
+        raise KeyError(text)
+
     engine = ShoutingEngine()
-    engine.translate = lambda *_: 1 / 0
+    engine.translate = fail
+    lines = structlog.testing.CapturingLogger()
     with pytest.raises(TranslationUnavailableError, match="failing"):
-        await translator(engine).translate("day", "en", "pt")
+        await translator(engine, log=lines).translate("canary", "en", "pt")
+    assert "shouting failed: KeyError at test_translator.py:" in str(lines.calls)
+    assert "anary" not in str(lines.calls)
 
 
 async def test_cancellation_is_no_failure():

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import traceback
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import product
+from pathlib import Path
 from typing import TypeVar
 
 import structlog
@@ -49,8 +51,11 @@ class _Station:
                 return call()
             except TranslationError:
                 raise
-            except Exception as error:
-                raise TranslationError(f"{self.engine.name} failed: {type(error).__name__}") from error
+            except Exception as error:  # a boundary: a library's fault is not the call's
+                # Its message may hold what was said, which no log shall; where it arose tells as much.
+                where = traceback.extract_tb(error.__traceback__)[-1]
+                place = f"{Path(where.filename).name}:{where.lineno}"
+                raise TranslationError(f"{self.engine.name} failed: {type(error).__name__} at {place}") from error
 
         return await trio.to_thread.run_sync(guarded, limiter=self._limiter, abandon_on_cancel=True)
 
