@@ -11,8 +11,10 @@ import click
 from attrs import evolve
 
 from trio_stt.bench.accuracy import AccuracyBench
+from trio_stt.bench.call_members import Members
 from trio_stt.bench.capacity import CapacityBench, Contender, Plan
 from trio_stt.bench.churn import PART_S, ChurnBench
+from trio_stt.bench.large_call import LargeCallBench
 from trio_stt.bench.load_options import (
     CHECK_OPTION,
     SPEECH_OPTIONS,
@@ -198,6 +200,36 @@ def neighbours(speakers: int, rounds: int, check: bool, **options: Any) -> None:
 
     run_bench(run)
     finish("bench neighbours", common, {"speakers": speakers, "rounds": rounds}, made[0], check, made[0].measured)
+
+
+@click.command()
+@with_options(*SPEECH_OPTIONS, *load_options(session_s=60, step_s=20))
+@click.option("--speakers", type=click.IntRange(1, 100_000), required=True, help="The others.")
+@click.option("--listeners", type=click.IntRange(1, 10_000), default=200, show_default=True, help="Of the large call.")
+@click.option("--talking", type=click.IntRange(1, 1000), default=4, show_default=True, help="In the translated call.")
+@click.option("--translate", "language", default="pt", show_default=True, help="What its listener reads.")
+@click.option("--rounds", type=click.IntRange(1, 100), default=5, show_default=True, help="Of all three loads.")
+@CHECK_OPTION
+def call(speakers: int, listeners: int, talking: int, language: str, rounds: int, check: bool, **options: Any) -> None:
+    """Measure what a call of many listeners, and a translated one, do to the others, and how soon translations come."""
+    common = read(options)
+    made: list[LargeCallBench] = []
+    room = {"SESSION_MAX_CLIENTS": str(listeners + talking + 1), "MAX_LISTENERS": str(listeners + talking + 1)}
+    speech = None if options["folder"] is None else str(options["folder"])
+
+    async def run() -> None:
+        async with server_for(common, UNLIMITED | room) as server, loads_for(common, server) as bench:
+            url = f"ws://{server.host}:{server.port}"
+            calls = {
+                f"a call of {listeners} listeners": Members(url, 1, listeners, "", 0, speech),
+                f"a call of {talking} that is translated": Members(url, talking, 1, language, 0, speech),
+            }
+            made.append(LargeCallBench(bench, server, calls, speakers, rounds, say))
+            await made[0].run()
+
+    run_bench(run)
+    asked = {"speakers": speakers, "listeners": listeners, "talking": talking, "language": language, "rounds": rounds}
+    finish("bench call", common, asked, made[0], check, made[0].measured)
 
 
 @click.command()
