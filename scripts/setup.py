@@ -37,6 +37,10 @@ RECORDINGS = "pocketsphinx-testdata"
 """The Debian package of recorded speech that the tests recognise."""
 
 
+REDIS = ("redis-tools", "liblzf1", "libjemalloc2", "libatomic1")
+"""The Debian packages that hold the Redis server and what it needs beyond a bare system, for who can only unpack."""
+
+
 def main() -> int:
     """Does what the command line asks for; returns the exit code."""
     arguments = _arguments()
@@ -61,7 +65,9 @@ def main() -> int:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="scripts/setup.sh", description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--test", action="store_true", help="also what the tests need: packages and recorded speech")
+    parser.add_argument(
+        "--test", action="store_true", help="also what the tests need: packages, recorded speech, Redis"
+    )
     parser.add_argument("--skip-models", action="store_true", help="no OpenFst tools and no speech model")
     parser.add_argument("--quiet", action="store_true", help="say nothing if nothing is to be done")
     parser.add_argument("--check", action="store_true", help="change nothing; fail if something is missing")
@@ -101,6 +107,8 @@ def set_up(*, for_tests: bool, with_model: bool) -> None:
         install_model()
     if for_tests and not recordings_are_there():
         install_recordings()
+    if for_tests and not redis_is_there():
+        install_redis()
 
 
 def check() -> None:
@@ -277,6 +285,23 @@ def install_recordings() -> None:
         debian_packages.install(RECORDINGS)
     else:
         debian_packages.unpack(RECORDINGS, CACHE / RECORDINGS)
+
+
+# ── a Redis server for the tests ─────────────────────────────────────────────────────────────────────────────────
+
+
+def redis_is_there() -> bool:
+    """True if a Redis server is installed, or unpacked in `.cache/redis`."""
+    return shutil.which("redis-server") is not None or (CACHE / "redis/usr/bin/redis-check-rdb").exists()
+
+
+def install_redis() -> None:
+    """Gets the Redis server; who is not root gets it in `.cache/`. Raises `SetupError`."""
+    if debian_packages.may_install():
+        debian_packages.install("redis-server")
+    else:
+        for name in REDIS:
+            debian_packages.unpack(name, CACHE / "redis")
 
 
 if __name__ == "__main__":

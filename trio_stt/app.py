@@ -61,10 +61,16 @@ from trio_stt.recognition.speaker import SpeakerRecogniser
 from trio_stt.recognition.vosk_engine import VoskEngine, warm_up
 from trio_stt.recognition.watchdog import wait_for_hang
 from trio_stt.sessions.backlog import Backlog
+from trio_stt.sessions.bus import Bus
+from trio_stt.sessions.caption_sink import CaptionSink
 from trio_stt.sessions.captioner import Captioner
 from trio_stt.sessions.gated_listener import GatedListener
+from trio_stt.sessions.journal import Journal
 from trio_stt.sessions.lock_step import Listener, PlainListener
+from trio_stt.sessions.memory_bus import Memory, MemoryBus
 from trio_stt.sessions.pace import BEAT_MS, next_beat
+from trio_stt.sessions.publisher import CONFIRM_S, Publisher
+from trio_stt.sessions.redis_bus import RedisBus
 from trio_stt.sessions.session import Session, Sessions
 from trio_stt.sessions.translate import TranslationDesk, translation_refusal
 from trio_stt.settings import Settings
@@ -99,6 +105,9 @@ def load_vosk(settings: Settings) -> Engine:
     record_to = os.environ.get(RECORD_CALLS)
     return RecordingEngine(engine, CallRecorder(Path(record_to))) if record_to else engine
 
+
+BUS_START_S = 2.0
+"""The longest that a start waits for the result bus."""
 
 LONGEST_GATHERING_MS = 300
 """Most audio for which a client of vosk-server that does not wait for its replies is made to wait for them."""
@@ -145,7 +154,9 @@ class Instance:
             max_waiting=settings.translation_queue,
             partials=settings.translate_partials,
         )
-        self.sessions = Sessions(self.desk if self.translator.engines else None)
+        self.bus = _make_bus(settings)
+        self.journal = Journal(self.bus)
+        self.sessions = Sessions(self.bus, self.desk if self.translator.engines else None)
         self.connections = Connections(on_close=self.metrics.count_close)
         self.decoders = Decoders(settings.decode_cores, lambda owner, cpu_s: self.capacity.spent(owner, cpu_s))
         self._stream_numbers = itertools.count()
@@ -200,7 +211,7 @@ class Instance:
         self._limits = Limits(settings.max_stream_duration, settings.max_client_idle_time)
         parts = (settings, self.admission, self.connections, self.metrics, self.quotas)
         self._around = CallSurroundings(
-            *parts, self.sessions, self._make_captioner, self._change_model, self._refuse_translation
+            *parts, self.sessions, self.journal, self._make_captioner, self._change_model, self._refuse_translation
         )
         models = frozenset(settings.vosk_server_models)
         self._around_vosk_server = VoskServerSurroundings(*parts, models, self._open_listener)
@@ -223,6 +234,7 @@ class Instance:
         async with trio.open_nursery() as nursery:
             await nursery.start(self.shelf.run)
             nursery.start_soon(memory.keep_trimming)
+            await self._start_bus(nursery)
             nursery.start_soon(self._close_recognisers)
             await self._preload()
             nursery.start_soon(self._keep_measuring)
@@ -230,6 +242,13 @@ class Instance:
             nursery.start_soon(self._calibrate_models)
             self.admission.readiness = Readiness.READY
             task_status.started()
+
+    async def _start_bus(self, nursery: trio.Nursery) -> None:
+        """Those who come first shall find the bus, but a bus that is away does not keep them waiting for long."""
+        for run in (self.bus.run, self.journal.run, self.sessions.run):
+            nursery.start_soon(run)
+        with trio.move_on_after(BUS_START_S):
+            await self.bus.wait_up(0)
 
     async def _preload(self) -> None:
         for language in self.settings.models_preload:
@@ -251,6 +270,7 @@ class Instance:
         self.admission.readiness = Readiness.DRAINING
         self.connections.stop_all(RESTARTING)
         await self.connections.wait_empty()
+        await self.journal.wait_empty(CONFIRM_S)
 
     async def wait_for_hang(self) -> CallUnderWay:
         """Returns a recogniser call that has hung. May be cancelled."""
@@ -448,25 +468,19 @@ class Instance:
         request: StreamRequest,
         stream_id: str,
         session: Session,
+        publisher: Publisher,
         backlog: Backlog,
         model: Loan,
         log: structlog.stdlib.BoundLogger,
     ) -> Captioner:
-        def publish(transcript: Transcript) -> None:
-            self.metrics.captions.labels("final" if transcript.is_final else "partial").inc()
-            self.metrics.lag.observe(_lag_ms(backlog) / 1000)
-            if transcript.is_final and self.settings.written_captions:
-                written = write(transcript.text, primary_subtag(transcript.language))
-                transcript = attrs.evolve(transcript, text=written)
-            session.publish(transcript)
-
-        return self._captioner(request, stream_id, publish, lambda: session.wants_partials, backlog, model, log)
+        sink = _CaptionExit(publisher, self.metrics, backlog, written=self.settings.written_captions)
+        return self._captioner(request, stream_id, sink, lambda: session.wants_partials, backlog, model, log)
 
     def _captioner(
         self,
         request: StreamRequest,
         stream_id: str,
-        publish: Callable[[Transcript], None],
+        sink: CaptionSink,
         wants_partials: Callable[[], bool],
         backlog: Backlog,
         model: Loan,
@@ -478,7 +492,7 @@ class Instance:
             gate=SpeechGate(self._gate_config),
             voice=self.voice.open() if self.settings.vad_enabled else None,
             recogniser=self._speaker_recogniser(model, stream_id, log, tenant=request.tenant),
-            publish=publish,
+            sink=sink,
             wants_partials=wants_partials,
             on_decoded=lambda samples: self.metrics.speech_seconds.inc(samples / SAMPLE_RATE),
             lag_ms=lambda: _lag_ms(backlog),
@@ -520,7 +534,7 @@ class Instance:
             if self.settings.vosk_server_gate and not as_it_comes:
                 request = attrs.evolve(request, sample_rate=config.sample_rate)
                 listener: Listener = GatedListener(
-                    lambda publish: self._captioner(request, stream_id, publish, lambda: True, backlog, model, log),
+                    lambda sink: self._captioner(request, stream_id, sink, lambda: True, backlog, model, log),
                     words=config.words,
                 )
             else:
@@ -590,6 +604,7 @@ class Instance:
                     self._addresses,
                     self.connections,
                     self.sessions,
+                    self.shelf,
                     lambda: {model.breaker.name: model.breaker for model in self.shelf},
                     self.drain_asked.set,
                 )
@@ -664,6 +679,7 @@ class Instance:
         self.health.add("models", lambda: shelf_health(self.shelf, self.settings.models_memory_mb))
         self.health.add("recogniser", lambda: recogniser_health(self.shelf))
         self.health.add("decoders", self._decoder_health)
+        self.health.add("bus", self._bus_health)
         self.health.add("voice_activity", self._voice_health)
         self.health.add("translation", self._translation_health)
         thresholds = self.settings.health_memory_degraded, self.settings.health_memory_unhealthy
@@ -692,6 +708,24 @@ class Instance:
             return PartHealth(Status.UNHEALTHY, f"a decoding call has hung for {seen.oldest_call_s:.0f} s", figures)
         if level.number:
             return PartHealth(Status.DEGRADED, f"busy: {level.name.replace('_', ' ')}", figures)
+        return PartHealth(Status.HEALTHY, "working", figures)
+
+    def _bus_health(self) -> PartHealth:
+        if not self.settings.redis_url:
+            return PartHealth(Status.HEALTHY, "none: this instance serves its calls alone")
+        seen = self.bus.statistics()
+        figures: dict[str, object] = {
+            "up": seen.up,
+            "delay_ms": None if math.isnan(seen.delay_s) else round(seen.delay_s * 1000, 3),
+            "reconnects": max(0, seen.connected - 1),
+            "calls": seen.following,
+            "unconfirmed": self.journal.unconfirmed,
+            "given_up": self.journal.given_up,
+        }
+        if not seen.up:
+            return PartHealth(Status.DEGRADED, "away: captions reach the clients of this instance only", figures)
+        if self.journal.unconfirmed:
+            return PartHealth(Status.HEALTHY, "working; writing what it missed", figures)
         return PartHealth(Status.HEALTHY, "working", figures)
 
     def _voice_health(self) -> PartHealth:
@@ -738,6 +772,11 @@ class Instance:
         )
         gauge("decoder_delay_seconds", "How late calls begin", lambda: self.decoders.statistics().delay_s)
         gauge("load", "Used share of the capacity", lambda: self.capacity.load)
+        gauge("bus_up", "1 while the result bus works", lambda: float(self.bus.up))
+        gauge("bus_delay_seconds", "Of a message to itself over the bus", lambda: self.bus.statistics().delay_s)
+        gauge("bus_reconnects", "How often the bus came back", lambda: max(0, self.bus.statistics().connected - 1))
+        gauge("bus_unconfirmed", "Finals and translations that wait for the bus", lambda: self.journal.unconfirmed)
+        gauge("bus_given_up", "Of these, dropped because too many waited", lambda: self.journal.given_up)
         gauge("service_level", "0 full, 1 fewer partials, 2 larger chunks, 3 refuse new", self._level_number)
         self.metrics.gauges(
             "breaker_open",
@@ -767,6 +806,37 @@ class Instance:
 
 def _close(engine: Engine, recogniser: Recogniser) -> None:
     engine.close(recogniser)
+
+
+def _make_bus(settings: Settings) -> Bus:
+    if settings.redis_url:
+        return RedisBus(settings.redis_url, ttl_s=settings.bus_ttl_s)
+    return MemoryBus(Memory(ttl_s=settings.bus_ttl_s))
+
+
+class _CaptionExit(CaptionSink):
+    """Counts captions on their way, and gives finals the written form where that is wanted."""
+
+    def __init__(self, sink: CaptionSink, metrics: Metrics, backlog: Backlog, *, written: bool) -> None:
+        self._sink = sink
+        self._metrics = metrics
+        self._backlog = backlog
+        self._written = written
+
+    async def publish(self, caption: Transcript) -> None:
+        """Counts it and passes it on."""
+        await self._sink.publish(self._seen(caption))
+
+    def publish_now(self, caption: Transcript) -> None:
+        """The same at once."""
+        self._sink.publish_now(self._seen(caption))
+
+    def _seen(self, caption: Transcript) -> Transcript:
+        self._metrics.captions.labels("final" if caption.is_final else "partial").inc()
+        self._metrics.lag.observe(_lag_ms(self._backlog) / 1000)
+        if not (self._written and caption.is_final):
+            return caption
+        return attrs.evolve(caption, text=write(caption.text, primary_subtag(caption.language)))
 
 
 def _lag_ms(backlog: Backlog) -> int:

@@ -24,7 +24,7 @@ ENV_FILE = ".env"
 LEAST_SECRET_BYTES = 32
 """Of an HS256 key: as long as the hash (RFC 7518, section 3.2)."""
 
-SECRETS = frozenset({"AUTH_KEYS", "ACCESS_TOKEN"})
+SECRETS = frozenset({"AUTH_KEYS", "ACCESS_TOKEN", "REDIS_URL"})
 """Settings whose values no message shows."""
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -184,6 +184,20 @@ def _http_url(value: Any) -> str:
     if url and (parts.scheme not in ("http", "https") or not parts.hostname):
         raise ValueError("an address that begins with http:// or https://")
     return url
+
+
+REDIS_SCHEMES = ("redis", "rediss", "unix")
+
+
+def _redis_url(value: Any) -> str:
+    scheme, separator, rest = str(value).partition("://")
+    try:
+        usable = bool(separator and rest) and scheme in REDIS_SCHEMES and urlsplit(str(value)).port != 0
+    except ValueError:  # no such port
+        usable = False
+    if value and not usable:
+        raise ValueError("redis://user:password@host:port/number, rediss://… with TLS, or unix:///path")
+    return str(value)
 
 
 def _names(value: Any) -> tuple[str, ...]:
@@ -448,6 +462,19 @@ class Settings:
         False,
         _boolean,
         "true: finals are shown with capitals, full stops and commas; false: as recognised. /vosk-server: never.",
+    )
+
+    # Result bus
+    redis_url: str = _setting(
+        "",
+        _redis_url,
+        "Redis over which instances share calls: redis://user:password@host:port/number, rediss://… with TLS; "
+        "empty: this instance serves its calls alone.",
+    )
+    bus_ttl_s: float = _setting(
+        600,
+        _number(30, 604_800),
+        "Seconds that a call's finals and translations are kept after its last client was heard of.",
     )
 
     # The vosk-server dialect

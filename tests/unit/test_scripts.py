@@ -49,6 +49,8 @@ class Machine:
             "_models": self._models,
             "recordings_are_there": lambda: "recordings" in self.taken,
             "install_recordings": lambda: self.taken.append("recordings"),
+            "redis_is_there": lambda: "redis" in self.taken,
+            "install_redis": lambda: self.taken.append("redis"),
         }
         for name, replacement in replacements.items():
             monkeypatch.setattr(setup, name, replacement)
@@ -93,7 +95,7 @@ def test_set_up_takes_every_step_once(machine: Machine) -> None:
 
 def test_set_up_for_tests_adds_to_one_for_use_and_includes_it(machine: Machine) -> None:
     machine.set_up()
-    assert machine.set_up(for_tests=True) == [*TEST, "recordings"]
+    assert machine.set_up(for_tests=True) == [*TEST, "recordings", "redis"]
     assert machine.set_up() == []
 
 

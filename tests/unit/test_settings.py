@@ -166,3 +166,17 @@ def test_models_that_clients_may_choose_are_names_of_folders(env_file: Path) -> 
     for wrong in ("/etc", "..", "de,a/b"):
         with pytest.raises(SettingsError, match="VOSK_SERVER_MODELS"):
             load({"VOSK_SERVER_MODELS": wrong}, env_file)
+
+
+@pytest.mark.parametrize("value", ["localhost:6379", "http://localhost", "redis://", "redis://:secret@host:many/0"])
+def test_a_wrong_redis_url_is_refused_without_being_shown(env_file: Path, value: str) -> None:
+    with pytest.raises(SettingsError, match=r"REDIS_URL \(in .*\) is not redis://") as refused:
+        load({"REDIS_URL": value}, env_file)
+    assert "secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "value", ["redis://h", "rediss://user:pass@h:1/2", "redis://[::1]:6379", "unix:///run/redis.sock"]
+)
+def test_a_redis_url_is_taken_as_it_is(env_file: Path, value: str) -> None:
+    assert load({"REDIS_URL": value}, env_file).redis_url == value

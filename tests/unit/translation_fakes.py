@@ -1,8 +1,12 @@
-"""Translation engines for tests: one that answers in capitals, and that can be slow, dead or hung on command."""
+"""Translation engines and a translator for tests: in capitals, slow, dead or hung on command."""
 
 import threading
 
+import trio
+import trio.lowlevel
+
 from trio_stt.translation.engine import TranslationError
+from trio_stt.translation.translator import TranslationUnavailableError
 
 
 class ShoutingEngine:
@@ -33,3 +37,32 @@ class ShoutingEngine:
 
     def release(self) -> None:
         self._free.set()
+
+
+class InlineTranslator:
+    """A `Translator` without engines and threads; each translation takes `seconds`."""
+
+    def __init__(self) -> None:
+        self.calls = []
+        self.prepared = []
+        self.seconds = 1.0
+        self.failing = False
+        self.engines = ["some"]
+        self.languages = {"pt", "en", "de"}
+
+    async def run(self):
+        await trio.sleep_forever()
+
+    async def prepare(self, targets):
+        self.prepared.append(targets)
+        await trio.lowlevel.checkpoint()
+
+    async def translate(self, text, source, target, *, remember=True):
+        self.calls.append((text, source, target))
+        await trio.sleep(self.seconds)
+        if self.failing:
+            raise TranslationUnavailableError("it is broken")
+        return f"{target}:{text}"
+
+    def produces(self, target):
+        return target in self.languages

@@ -9,10 +9,11 @@ import structlog
 import trio
 from rich.console import Console
 
+from trio_stt.bench.call_commands import bus, fanout
 from trio_stt.bench.engine_figures import measure_engine
 from trio_stt.bench.figures import report
 from trio_stt.bench.load import LoadError
-from trio_stt.bench.load_commands import accuracy, capacity, churn, neighbours, overload
+from trio_stt.bench.load_commands import accuracy, call, capacity, churn, neighbours, overload
 from trio_stt.bench.load_options import say
 from trio_stt.bench.server_figures import Plan, ServerBench
 from trio_stt.bench.server_process import RunningServer, ServerFailedError
@@ -48,7 +49,7 @@ def bench() -> None:
     """Measure the engine alone, or the server under real speech."""
 
 
-for command in (capacity, accuracy, overload, neighbours, churn):
+for command in (capacity, accuracy, overload, neighbours, call, churn, fanout, bus):
     bench.add_command(command)
 
 

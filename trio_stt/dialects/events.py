@@ -92,9 +92,12 @@ class Ready:
     instance: str
 
 
-@frozen
+@frozen(cache_hash=True)
 class Transcript:
-    """A caption: partial (replaced by the next of its segment) or final. `sample_rate` gives seconds from samples."""
+    """A caption: partial (replaced by the next of its segment) or final. `sample_rate` gives seconds from samples.
+
+    Its hash is kept, as that of `Translation`: what a caption is encoded to is looked up for each listener.
+    """
 
     session_id: str
     client_id: str
@@ -113,7 +116,7 @@ class Transcript:
     history: bool = False
 
 
-@frozen
+@frozen(cache_hash=True)
 class Translation:
     """A caption's text in another language (`language`: the tag that was asked for); at most one final a segment."""
 

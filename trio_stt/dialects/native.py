@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from typing import Any, Final, NoReturn
 
 from trio_stt.dialects.events import (
@@ -210,16 +211,10 @@ def encode(event: ServerEvent, *, timestamp: float, words: bool = False) -> str:
     `timestamp` is the time of sending in Unix seconds (captions and translations carry their own); `words`: whether
     this receiver asked for the words of finals.
     """
+    if isinstance(event, Transcript | Translation):
+        return _encode_caption(event, words and isinstance(event, Transcript) and bool(event.words))
     fields: dict[str, object] = {"type": _TYPES[type(event)], "timestamp": round(timestamp, 3)}
     match event:
-        case Transcript():
-            fields["timestamp"] = round(event.timestamp, 3)
-            fields.update(_transcript_fields(event, words))
-        case Translation():
-            fields["timestamp"] = round(event.timestamp, 3)
-            fields.update({name: getattr(event, name) for name in _TRANSLATION_FIELDS})
-            if event.history:
-                fields["history"] = True
         case Ready():
             fields.update({name: getattr(event, name) for name in _READY_FIELDS})
         case Ack():
@@ -238,6 +233,23 @@ def encode(event: ServerEvent, *, timestamp: float, words: bool = False) -> str:
         case Failure():
             fields.update(event.extra)
             fields.update(code=event.code, message=event.message)
+    return encode_fields(fields)
+
+
+ENCODED_CAPTIONS: Final = 256
+"""Captions whose messages are remembered: a call's listeners are sent one within milliseconds of each other."""
+
+
+@lru_cache(maxsize=ENCODED_CAPTIONS)
+def _encode_caption(event: Transcript | Translation, words: bool) -> str:
+    """Every listener with the same options is sent this message: it is made once."""
+    fields: dict[str, object] = {"type": _TYPES[type(event)], "timestamp": round(event.timestamp, 3)}
+    if isinstance(event, Transcript):
+        fields.update(_transcript_fields(event, words))
+    else:
+        fields.update({name: getattr(event, name) for name in _TRANSLATION_FIELDS})
+        if event.history:
+            fields["history"] = True
     return encode_fields(fields)
 
 

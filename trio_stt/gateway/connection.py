@@ -96,8 +96,8 @@ class Connection(ABC, Generic[Event]):
     # ── what a dialect adds ──────────────────────────────────────────────────────────────────────────────────────
 
     @abstractmethod
-    def _enter(self, held: ExitStack) -> None:
-        """The socket is accepted: joins what the client is part of; `held` leaves it again."""
+    async def _enter(self, held: ExitStack) -> None:
+        """The socket is accepted: joins what the client is part of; `held` leaves it again. May be cancelled."""
 
     @abstractmethod
     async def _take(self, frame: bytes | str) -> None:
@@ -169,7 +169,7 @@ class Connection(ABC, Generic[Event]):
             if around.admission.readiness is Readiness.DRAINING:  # since it was admitted
                 self.stop(RESTARTING)
             held.callback(lambda: around.connections.remove(self, self._close))
-            self._enter(held)
+            await self._enter(held)
             self._log.info(
                 "stream_opened",
                 dialect=self.dialect,

@@ -86,7 +86,7 @@ class VoskServerConnection(Connection[Reply]):
             log=self._log,
         )
 
-    def _enter(self, held: ExitStack) -> None:
+    async def _enter(self, held: ExitStack) -> None:
         """There is nothing to join."""
 
     async def _take(self, frame: bytes | str) -> None:

@@ -20,8 +20,13 @@ from trio_stt.recognition.shelved_model import Loan
 from trio_stt.recognition.speaker import SpeakerRecogniser
 from trio_stt.sessions.backlog import Backlog
 from trio_stt.sessions.captioner import Captioner
-from trio_stt.sessions.session import Member, Session, Sessions
+from trio_stt.sessions.journal import Journal
+from trio_stt.sessions.publisher import Publisher
+from trio_stt.sessions.session import REPLACED, Member, Session, Sessions
 from trio_stt.sessions.stream import Stream
+
+FIRST_EPOCH = 1
+"""Of a connection that begins a stream: nobody can have taken a higher one."""
 
 
 @frozen
@@ -29,7 +34,10 @@ class CallSurroundings(Surroundings):
     """What a member of a call needs besides."""
 
     sessions: Sessions
-    make_captioner: Callable[[StreamRequest, str, Session, Backlog, Loan, structlog.stdlib.BoundLogger], Captioner]
+    journal: Journal
+    make_captioner: Callable[
+        [StreamRequest, str, Session, Publisher, Backlog, Loan, structlog.stdlib.BoundLogger], Captioner
+    ]
     """The captioner closes the loan."""
     change_model: Callable[[StreamRequest, str, structlog.stdlib.BoundLogger], Awaitable[SpeakerRecogniser | Refusal]]
     """A recogniser for what an open stream asks to speak from now on; waits for its model for a bounded time."""
@@ -66,10 +74,10 @@ class NativeConnection(Connection[ServerEvent]):
         if self._captioner is not None:
             self._captioner.give_up()
 
-    def _enter(self, held: ExitStack) -> None:
+    async def _enter(self, held: ExitStack) -> None:
         held.callback(lambda: self._call.sessions.leave(self._member))
         self._outbox.put(self._ready())
-        self._session = self._call.sessions.join(self._member)
+        self._session = await self._call.sessions.join(self._member)
 
     def _start_timers(self, nursery: trio.Nursery) -> None:
         nursery.start_soon(self._beat)
@@ -81,15 +89,20 @@ class NativeConnection(Connection[ServerEvent]):
                 self._spend(event.count / self.request.sample_rate)
 
     async def _converse(self) -> Close:
-        captioner = None
+        captioner = publisher = None
         if self._model is not None:
+            journal = self._call.journal.open(
+                self._session.call, self.stream_id, fenced=lambda: self.stop(REPLACED), epoch=FIRST_EPOCH
+            )
+            publisher = Publisher(self._member, self._session, journal)
             captioner = self._captioner = self._call.make_captioner(
-                self.request, self.stream_id, self._session, self._backlog, self._model, self._log
+                self.request, self.stream_id, self._session, publisher, self._backlog, self._model, self._log
             )
         self._stream = Stream(
             self._member,
             self._backlog,
             captioner,
+            publisher,
             check_language=self._check_language,
             change_language=self._change_language,
             check_translation=self._check_translation,
@@ -100,6 +113,9 @@ class NativeConnection(Connection[ServerEvent]):
         finally:
             if captioner is not None:
                 captioner.give_up()
+            if publisher is not None:
+                publisher.close()
+            if captioner is not None:
                 with trio.CancelScope(shield=True):
                     await captioner.aclose()
 
@@ -118,7 +134,7 @@ class NativeConnection(Connection[ServerEvent]):
             language=self.request.language,
             sample_rate=self.request.sample_rate,
             encoding=self.request.encoding,
-            epoch=1,
+            epoch=FIRST_EPOCH,
             from_sample=0,
             resume_token=None,
             heartbeat_ms=self._settings.heartbeat_ms,

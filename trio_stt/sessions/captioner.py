@@ -22,6 +22,7 @@ from trio_stt.dialects.events import Audio, StreamRequest, Transcript, Word
 from trio_stt.recognition.engine import HeardWord
 from trio_stt.recognition.speaker import Heard, SpeakerRecogniser
 from trio_stt.sessions.backlog import AudioRun
+from trio_stt.sessions.caption_sink import CaptionSink
 from trio_stt.sessions.pace import BEAT_MS, next_beat
 
 MAX_CALL_SAMPLES = 4 * MODEL_RATE // 10
@@ -113,7 +114,7 @@ class Captioner:
         gate: SpeechGate,
         voice: VoiceStream | None,
         recogniser: SpeakerRecogniser,
-        publish: Callable[[Transcript], None],
+        sink: CaptionSink,
         wants_partials: Callable[[], bool],
         on_decoded: Callable[[int], None],
         lag_ms: Callable[[], int],
@@ -132,7 +133,7 @@ class Captioner:
         self._gate = gate
         self._voice = voice
         self._recogniser = recogniser
-        self._publish = publish
+        self._sink = sink
         self._wants_partials = wants_partials
         self._on_decoded = on_decoded
         self._lag_ms = lag_ms
@@ -195,7 +196,9 @@ class Captioner:
         """The stream cannot go on: the open utterance, if any, gets a final of what is known of it."""
         utterance, self._utterance = self._utterance, None
         if utterance is not None:
-            self._caption(utterance, utterance.text, (), end=utterance.decoded_to, is_final=True)
+            self._sink.publish_now(
+                self._caption(utterance, utterance.text, (), end=utterance.decoded_to, is_final=True)
+            )
 
     async def change_recogniser(self, recogniser: SpeakerRecogniser, language: str) -> None:
         """From now on `recogniser` hears the stream, and captions carry `language`. Between utterances only.
@@ -270,13 +273,13 @@ class Captioner:
         text = utterance.without_context(text) if utterance.heard_before else text
         if partial and text and text != utterance.text:
             utterance.text = text
-            self._caption(utterance, text, (), end=utterance.decoded_to, is_final=False)
+            await self._sink.publish(self._caption(utterance, text, (), end=utterance.decoded_to, is_final=False))
 
     async def _end(self, end: int) -> None:
         utterance = self._open_utterance
         heard = await self._finish_decoding(utterance)
         self._utterance = None  # only now: a stream that is cut while it waits still has it to give up
-        self._final(utterance, heard, self._placed(utterance, heard), end)
+        await self._final(utterance, heard, self._placed(utterance, heard), end)
 
     async def _cut(self) -> None:
         """The utterance is as long as one may be: everything so far is decoded, then it is cut at a good place."""
@@ -288,7 +291,7 @@ class Captioner:
         at = choose_cut([(word.start, word.end) for word in words], tail, tail_start)
         events = self._gate.cut(at)
         self._cut_words = words
-        self._final(utterance, heard, words_before(words, at), at)
+        await self._final(utterance, heard, words_before(words, at), at)
         await self._follow(events[1:])  # without the first, the `Ended` just dealt with
 
     def _placed(self, utterance: Utterance, heard: Heard) -> list[HeardWord]:
@@ -300,40 +303,38 @@ class Captioner:
         has_context = utterance.decoded_from < utterance.start
         return own_words(utterance.heard_before, words, utterance.start) if has_context else words
 
-    def _final(self, utterance: Utterance, heard: Heard, words: Sequence[HeardWord], end: int) -> None:
+    async def _final(self, utterance: Utterance, heard: Heard, words: Sequence[HeardWord], end: int) -> None:
         text = " ".join(word.text for word in words) if heard.words else utterance.without_context(heard.text)
-        self._caption(utterance, text, words, end=end, is_final=True)
         self.ended += 1
+        await self._sink.publish(self._caption(utterance, text, words, end=end, is_final=True))
 
     def _caption(
         self, utterance: Utterance, text: str, words: Sequence[HeardWord], *, end: int, is_final: bool
-    ) -> None:
+    ) -> Transcript:
         rate = self._request.sample_rate
         end_sample = min(self._resampler.to_stream(end), self.received)
         lag_ms = self._lag_ms()
-        self._publish(
-            Transcript(
-                session_id=self._request.session_id,
-                client_id=self._request.client_id,
-                stream_id=self._stream_id,
-                segment_id=utterance.segment_id,
-                text=text,
-                is_final=is_final,
-                language=self.language,
-                start_sample=self._resampler.to_stream(utterance.start),
-                end_sample=end_sample,
-                sample_rate=rate,
-                timestamp=time.time(),
-                words=tuple(
-                    Word(
-                        word.text,
-                        self._resampler.to_stream(max(word.start, utterance.start)) / rate,
-                        self._resampler.to_stream(max(word.end, utterance.start)) / rate,
-                        word.confidence,
-                    )
-                    for word in words
-                ),
-                chunk_id=self._chunk_ids.covering(end_sample),
-                lag_ms=lag_ms if lag_ms > LAG_WORTH_TELLING_MS else None,
-            )
+        return Transcript(
+            session_id=self._request.session_id,
+            client_id=self._request.client_id,
+            stream_id=self._stream_id,
+            segment_id=utterance.segment_id,
+            text=text,
+            is_final=is_final,
+            language=self.language,
+            start_sample=self._resampler.to_stream(utterance.start),
+            end_sample=end_sample,
+            sample_rate=rate,
+            timestamp=time.time(),
+            words=tuple(
+                Word(
+                    word.text,
+                    self._resampler.to_stream(max(word.start, utterance.start)) / rate,
+                    self._resampler.to_stream(max(word.end, utterance.start)) / rate,
+                    word.confidence,
+                )
+                for word in words
+            ),
+            chunk_id=self._chunk_ids.covering(end_sample),
+            lag_ms=lag_ms if lag_ms > LAG_WORTH_TELLING_MS else None,
         )

@@ -9,15 +9,16 @@ from trio_stt.dialects.events import Transcript
 from trio_stt.dialects.vosk_server import encode_final, encode_partial
 from trio_stt.recognition.lock_step import Reply
 from trio_stt.sessions.backlog import AudioRun
+from trio_stt.sessions.caption_sink import CaptionSink
 from trio_stt.sessions.captioner import Captioner
 
 
-class GatedListener:
+class GatedListener(CaptionSink):
     """A captioner whose captions are put into the replies. See `trio_stt.sessions.lock_step.Listener`."""
 
-    def __init__(self, make_captioner: Callable[[Callable[[Transcript], None]], Captioner], *, words: bool) -> None:
-        """`make_captioner` is given where to publish; `words`: whether finals have their words."""
-        self._captioner = make_captioner(self._publish)
+    def __init__(self, make_captioner: Callable[[CaptionSink], Captioner], *, words: bool) -> None:
+        """`make_captioner` is given where captions go; `words`: whether finals have their words."""
+        self._captioner = make_captioner(self)
         self._words = words
         self._finals: list[Transcript] = []
         self._partial = ""
@@ -44,7 +45,12 @@ class GatedListener:
         """Gives the recogniser back. Shield it."""
         await self._captioner.aclose()
 
-    def _publish(self, caption: Transcript) -> None:
+    async def publish(self, caption: Transcript) -> None:
+        """Keeps a caption for the reply to the frame that brought it."""
+        self.publish_now(caption)
+
+    def publish_now(self, caption: Transcript) -> None:
+        """The same at once."""
         if caption.is_final:
             self._finals.append(caption)
             self._partial = ""

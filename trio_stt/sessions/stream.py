@@ -22,6 +22,7 @@ from trio_stt.dialects.events import (
 )
 from trio_stt.sessions.backlog import AudioRun, Backlog
 from trio_stt.sessions.captioner import Captioner
+from trio_stt.sessions.publisher import Publisher
 from trio_stt.sessions.session import REPLACED, Member
 
 STARVED_S = 1.0
@@ -48,21 +49,23 @@ class Stream:
         member: Member,
         backlog: Backlog,
         captioner: Captioner | None,
+        publisher: Publisher | None,
         *,
         check_language: Callable[[str], Failure | None],
         change_language: Callable[[str], Awaitable[Failure | None]],
         check_translation: Callable[[StreamRequest], Failure | None] = lambda request: None,
         wait_translated: Callable[[], Awaitable[None]] = _nothing_to_translate,
     ) -> None:
-        """`check_language` says why a speaker cannot speak that language here, or None.
+        """`publisher`: where the captioner's captions go.
 
-        `change_language` has the captioner hear that language from now on, or says why it cannot. `check_translation`
-        says why the translations of a changed request cannot be had; `wait_translated` returns when this stream's
-        captions so far are translated.
+        `check_language` says why a speaker cannot speak that language here, or None. `change_language` has the
+        captioner hear that language from now on, or says why it cannot. `check_translation` says why the translations
+        of a changed request cannot be had; `wait_translated` returns when this stream's captions so far are translated.
         """
         self._member = member
         self._backlog = backlog
         self._captioner = captioner
+        self._publisher = publisher
         self._check_language = check_language
         self._check_translation = check_translation
         self._wait_translated = wait_translated
@@ -92,17 +95,20 @@ class Stream:
                 await self._hear(item)
             elif isinstance(item, Flush):
                 await self._finish()
+                await self._confirm()
                 self._ack(from_finalize=True, id=item.id)
             elif isinstance(item, End):
                 await self._finish()
                 if self._member.request.translation:
                     with trio.move_on_after(LAST_TRANSLATIONS_S):
                         await self._wait_translated()
+                await self._confirm()
                 self._ack()
                 return ENDED
             elif isinstance(item, Close):
                 await self._finish()
                 if item is not REPLACED:  # that final went to the connection which replaced this one
+                    await self._confirm()
                     self._ack_if_seq()
                 if item.failure is not None:
                     self._member.deliver(item.failure)
@@ -147,12 +153,17 @@ class Stream:
         if self._captioner is not None:
             await self._captioner.finish()
 
+    async def _confirm(self) -> None:
+        """Before an ack that the client waits for, and that should move: waits, for a while, for the bus."""
+        if self._publisher is not None:
+            await self._publisher.wait_confirmed()
+
     def _ack_if_seq(self) -> None:
         if self._member.request.framing == "seq":
             self._ack()
 
     def _ack(self, *, from_finalize: bool = False, id: str | int | None = None) -> None:
-        if self._captioner is not None:
+        if self._captioner is not None and (self._publisher is None or self._publisher.confirmed):
             self._acked = max(self._acked, self._captioner.settled)
         self._acked_at = trio.current_time()
         self._member.deliver(Ack(self._acked, from_finalize, id))

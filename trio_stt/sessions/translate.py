@@ -7,10 +7,10 @@ A `CallTranslations` belongs to a session and never waits; what it wants done it
 from __future__ import annotations
 
 import time
-from collections import OrderedDict, deque
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from functools import partial
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 import attrs
 import structlog
@@ -20,6 +20,7 @@ from attrs import define, field
 from trio_stt.dialects.events import Failure, ServerEvent, StreamRequest, Transcript, Translation
 from trio_stt.dialects.request import Refusal, primary_subtag, shown
 from trio_stt.operations.metrics import Metrics
+from trio_stt.sessions.history import History
 from trio_stt.translation.translator import TranslationUnavailableError, Translator
 
 UNAVAILABLE = "translation_unavailable"
@@ -27,26 +28,38 @@ UNAVAILABLE = "translation_unavailable"
 
 OVERLOADED = "this server has too much to translate"
 
-REMEMBERED_SEGMENTS = 200
-"""Segments whose translations are kept for late joiners: as many as there are finals in a session's history."""
+ELSEWHERE_S = 5.0
+"""A translation of what was spoken on another instance is made here if it has not come so long after its final: longer
+than an instance that works takes (`TRANSLATION_TIMEOUT_S`)."""
 
 NEW_WORDS = 3
 """An unfinished caption is translated again when so many more of its words have become stable."""
 
 Task = Callable[[], Awaitable[None]]
 
+Publish = Callable[[Translation], Awaitable[None]]
+"""Brings a translation to everybody who wants it."""
+
+Make = Callable[[str], Awaitable[None]]
+"""Makes the translation into a language."""
+
 
 class Reader(Protocol):
     """A member of the call."""
 
-    request: StreamRequest
+    @property
+    def request(self) -> StreamRequest:
+        """Its settings now in force."""
 
     def deliver(self, event: ServerEvent) -> None:
         """Queues `event` if this client asked for its kind. Never waits."""
 
 
-def languages_of(request: StreamRequest, spoken: str) -> tuple[str, ...]:
-    """The languages that a client of `request` wants captions in the language `spoken` translated into."""
+ReaderT = TypeVar("ReaderT", bound=Reader)
+
+
+def languages_of(request: StreamRequest, *, spoken: str = "") -> tuple[str, ...]:
+    """The languages that a client of `request` wants captions translated into, if they are in the language `spoken`."""
     if not request.translation:
         return ()
     asked = dict.fromkeys((request.read_language, *request.target))
@@ -157,15 +170,6 @@ class _Lane:
 
 
 @define
-class _Asked:
-    """A final translation that was asked for. `for_all`: as it came; else for those who read it as history."""
-
-    for_all: bool
-    readers: list[Reader] = field(factory=list)
-    translation: Translation | None = None
-
-
-@define
 class _Open:
     """An unfinished caption: its words as last heard, and how many of them were translated."""
 
@@ -175,95 +179,156 @@ class _Open:
     busy: bool = False
 
 
-class CallTranslations:
-    """The translations of one call. Nothing here waits or has a checkpoint, but the tasks that are brought."""
+class TranslatedCall(Protocol[ReaderT]):
+    """The call that is translated."""
 
-    def __init__(self, desk: TranslationDesk, members: Callable[[], Iterable[Reader]]) -> None:
-        """`members`: those of the call now."""
+    history: History
+
+    def __iter__(self) -> Iterator[ReaderT]:
+        """Its members on this instance."""
+
+    @property
+    def wanted_languages(self) -> frozenset[str]:
+        """Languages that anybody wants translations into, here or elsewhere."""
+
+    async def publish_translation(self, translation: Translation) -> None:
+        """Brings a translation of what was spoken elsewhere to everybody. May be cancelled."""
+
+    def recall(self, translation: Translation, readers: Sequence[ReaderT]) -> None:
+        """Remembers a translation that only these late joiners asked for, and sends it to them."""
+
+
+class CallTranslations(Generic[ReaderT]):
+    """The translations of one call. Nothing here waits or has a checkpoint, but the tasks that are brought.
+
+    The instance where a final was spoken translates it for everybody. Another that has heard nothing of a translation
+    for `ELSEWHERE_S` makes it itself.
+    """
+
+    def __init__(self, desk: TranslationDesk, call: TranslatedCall[ReaderT]) -> None:
         self._desk = desk
-        self._members = members
-        self._asked: OrderedDict[str, dict[str, _Asked]] = OrderedDict()  # by segment, then language
+        self._call = call
+        self._coming: dict[tuple[str, str], trio.Event] = {}  # by segment and language: everybody will be told
+        self._late: dict[tuple[str, str], list[ReaderT]] = {}  # those who wait for it as history
         self._open: dict[str, _Open] = {}  # by stream
         self._told: set[str] = set()
 
-    def joined(self, reader: Reader) -> None:
-        """`reader` has come: the engines it may need are loaded."""
-        if reader.request.translation:
-            self._desk.prepare((reader.request.read_language, *reader.request.target))
+    def prepare(self, languages: Iterable[str]) -> None:
+        """Somebody wants translations into these: their engines are loaded. Returns at once."""
+        self._desk.prepare(languages)
 
-    def follow(self, transcript: Transcript) -> None:
-        """A caption was published: has it translated into what the members want, each language once."""
-        if transcript.is_final:
-            self._open.pop(transcript.stream_id, None)
-            if transcript.text:
-                self._follow_final(transcript)
-        elif self._desk.partials:
-            self._follow_partial(transcript)
+    def delivered(self, event: Transcript | Translation) -> None:
+        """The members were told this final, or this translation of one."""
+        if isinstance(event, Transcript):
+            self._open.pop(event.stream_id, None)
+        else:
+            self._has_come(event.segment_id, event.language)
 
-    def recall(self, reader: Reader, final: Transcript) -> None:
-        """Gives a late joiner the translations of a final of the history: those there are now, others when made."""
+    def translate(self, final: Transcript, publish: Publish) -> None:
+        """A final was spoken here: has it translated once into each language that anybody wants."""
+        tags = sorted(
+            tag for tag in self._call.wanted_languages if primary_subtag(tag) != primary_subtag(final.language)
+        )
+        if final.text:
+            self._expect_all(final, tags)
+            self._bring_or_give_up(final.stream_id, final, tags, partial(self._make, final, publish=publish))
+
+    def expect(self, final: Transcript) -> None:
+        """A final was spoken elsewhere: what members here want is made here unless it comes in time."""
+        if final.text:
+            tags = [
+                tag for tag in self._wanted_here(final) if not self._call.history.has_translation(final.segment_id, tag)
+            ]
+            self._expect_all(final, tags)
+            deadline = trio.current_time() + ELSEWHERE_S
+            lane = ("elsewhere", final.stream_id)
+            if not self._bring(lane, tags, partial(self._make_unless_it_comes, final, deadline=deadline)):
+                for tag in tags:
+                    self._has_come(final.segment_id, tag)  # it will; only nobody watches over it
+
+    def recall(self, reader: ReaderT, final: Transcript) -> None:
+        """Has made for a late joiner what the history lacks of a final's translations."""
         missing = []
-        for tag in languages_of(reader.request, final.language):
-            known = self._asked_of(final).setdefault(tag, _Asked(for_all=False))
-            if known.translation is not None:
-                reader.deliver(attrs.evolve(known.translation, history=True))
-            elif not known.for_all:
-                if not known.readers:
-                    missing.append(tag)
-                known.readers.append(reader)
-        self._bring(("history", reader.request.client_id, id(self)), final, missing)
+        for tag in languages_of(reader.request, spoken=final.language):
+            name = final.segment_id, tag
+            if name in self._coming or self._call.history.has_translation(*name):
+                continue
+            if name not in self._late:
+                missing.append(tag)
+            self._late.setdefault(name, []).append(reader)
+        lane = "history", reader.request.client_id, id(self)
+        self._bring_or_give_up(lane, final, missing, partial(self._make_for_late, final))
 
     async def wait_done(self, stream_id: str) -> None:
         """Returns when all captions of that stream so far are translated, or given up. May be cancelled."""
         await self._desk.wait_done(stream_id)
 
-    def _follow_final(self, final: Transcript) -> None:
-        asked = self._asked_of(final)
-        wanted = dict.fromkeys(
-            tag for reader in self._members() for tag in languages_of(reader.request, final.language)
+    def _wanted_here(self, caption: Transcript) -> list[str]:
+        return list(
+            dict.fromkeys(tag for reader in self._call for tag in languages_of(reader.request, spoken=caption.language))
         )
-        missing = [tag for tag in wanted if tag not in asked]
-        asked.update({tag: _Asked(for_all=True) for tag in missing})
-        self._bring(final.stream_id, final, missing)
 
-    def _asked_of(self, final: Transcript) -> dict[str, _Asked]:
-        asked = self._asked.setdefault(final.segment_id, {})
-        while len(self._asked) > REMEMBERED_SEGMENTS:
-            self._asked.popitem(last=False)
-        return asked
+    def _expect_all(self, final: Transcript, tags: Iterable[str]) -> None:
+        self._coming.update({(final.segment_id, tag): trio.Event() for tag in tags})
 
-    def _bring(self, lane: object, final: Transcript, tags: Sequence[str]) -> None:
-        if tags and not self._desk.bring(lane, partial(self._translate_all, final, tags)):
+    def _has_come(self, segment_id: str, tag: str) -> None:
+        coming = self._coming.pop((segment_id, tag), None)
+        if coming is not None:
+            coming.set()
+
+    def _bring(self, lane: object, tags: Sequence[str], make: Make) -> bool:
+        """Has `make` called for each of the tags. False: too much waits."""
+
+        async def make_all() -> None:
+            async with trio.open_nursery() as nursery:
+                for tag in tags:
+                    nursery.start_soon(make, tag)
+
+        return not tags or self._desk.bring(lane, make_all)
+
+    def _bring_or_give_up(self, lane: object, final: Transcript, tags: Sequence[str], make: Make) -> None:
+        if not self._bring(lane, tags, make):
             for tag in tags:
                 self._give_up(final, tag, OVERLOADED)
 
-    async def _translate_all(self, final: Transcript, tags: Sequence[str]) -> None:
-        async with trio.open_nursery() as nursery:
-            for tag in tags:
-                nursery.start_soon(self._translate, final, tag)
+    async def _make_unless_it_comes(self, final: Transcript, tag: str, *, deadline: float) -> None:
+        coming = self._coming.get((final.segment_id, tag))
+        if coming is None:
+            return
+        with trio.move_on_at(deadline):
+            await coming.wait()
+            return
+        await self._make(final, tag, publish=self._call.publish_translation)
 
-    async def _translate(self, final: Transcript, tag: str) -> None:
+    async def _make(self, final: Transcript, tag: str, *, publish: Publish) -> None:
+        """Translates for everybody."""
         try:
             translation = await self._translation(final, tag)
         except TranslationUnavailableError as error:
             self._give_up(final, tag, str(error))
             return
-        asked = self._asked_of(final).get(tag)
-        if asked is None or not translation.translation:
-            return
-        asked.translation = translation
-        self._desk.metrics.translations.labels("final").inc()
-        if asked.for_all:
+        if translation.translation:
             self._desk.metrics.translation_seconds.observe(max(0.0, time.time() - final.timestamp))
-            self._deliver(translation, final.language)
-        for reader in asked.readers:
-            reader.deliver(attrs.evolve(translation, history=True))
-        asked.readers.clear()
+            await publish(translation)  # `delivered` hears of it, now or when another instance's comes over the bus
+        else:
+            self._has_come(final.segment_id, tag)
+
+    async def _make_for_late(self, final: Transcript, tag: str) -> None:
+        try:
+            translation = await self._translation(final, tag)
+            if translation.translation:
+                self._call.recall(translation, self._late[final.segment_id, tag])
+        except TranslationUnavailableError as error:
+            self._give_up(final, tag, str(error))
+        finally:
+            self._late.pop((final.segment_id, tag), None)
 
     async def _translation(self, caption: Transcript, tag: str) -> Translation:
         text = await self._desk.translator.translate(
             caption.text, primary_subtag(caption.language), primary_subtag(tag), remember=caption.is_final
         )
+        if text.strip():
+            self._desk.metrics.translations.labels("final" if caption.is_final else "partial").inc()
         return Translation(
             session_id=caption.session_id,
             client_id=caption.client_id,
@@ -276,26 +341,22 @@ class CallTranslations:
             timestamp=time.time(),
         )
 
-    def _deliver(self, translation: Translation, spoken: str) -> None:
-        for reader in self._members():
-            if translation.language in languages_of(reader.request, spoken):
-                reader.deliver(translation)
-
     def _give_up(self, final: Transcript, tag: str, why: str) -> None:
-        """Tells those who wanted it, once each in a session, that there are no translations."""
+        """Tells those here who wanted it, once each in a session, that there are no translations."""
         self._desk.metrics.translations.labels("missing").inc()
-        asked = self._asked_of(final).pop(tag, None)
-        if asked is None:
-            return
-        losers = list(asked.readers)
-        if asked.for_all:
-            losers += [each for each in self._members() if tag in languages_of(each.request, final.language)]
+        losers = self._late.pop((final.segment_id, tag), [])
+        if (final.segment_id, tag) in self._coming:
+            self._has_come(final.segment_id, tag)
+            losers += [reader for reader in self._call if tag in languages_of(reader.request, spoken=final.language)]
         for reader in losers:
             if reader.request.client_id not in self._told:
                 self._told.add(reader.request.client_id)
                 reader.deliver(Failure(UNAVAILABLE, f"{why}; captions go on without translations", {"language": tag}))
 
-    def _follow_partial(self, caption: Transcript) -> None:
+    def follow_partial(self, caption: Transcript) -> None:
+        """An unfinished caption was told: has it translated for members here, as far as it has become stable."""
+        if not self._desk.partials:
+            return
         caption_open = self._open.get(caption.stream_id)
         if caption_open is None or caption_open.segment_id != caption.segment_id:
             caption_open = self._open[caption.stream_id] = _Open(caption.segment_id)
@@ -304,9 +365,9 @@ class CallTranslations:
         caption_open.words = words
         tags = dict.fromkeys(
             tag
-            for reader in self._members()
+            for reader in self._call
             if reader.request.partials
-            for tag in languages_of(reader.request, caption.language)
+            for tag in languages_of(reader.request, spoken=caption.language)
         )
         if tags and len(stable) >= caption_open.translated + NEW_WORDS and not caption_open.busy:
             caption_open.translated = len(stable)
@@ -324,8 +385,8 @@ class CallTranslations:
                 except TranslationUnavailableError:
                     return  # the final's failure is told
                 if self._open.get(caption.stream_id) is caption_open and translation.translation:
-                    self._desk.metrics.translations.labels("partial").inc()
-                    self._deliver(translation, caption.language)
+                    for reader in self._call:
+                        reader.deliver(translation)
         finally:
             caption_open.busy = False
 

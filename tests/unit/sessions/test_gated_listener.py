@@ -26,7 +26,7 @@ class Gated:
         self.words = words
         self.listener = GatedListener(self.captioner, words=words)
 
-    def captioner(self, publish):
+    def captioner(self, sink):
         log = structlog.get_logger()
         breaker = Breaker("fake", min_calls=20, wait_s=5)
         return Captioner(
@@ -37,7 +37,7 @@ class Gated:
             recogniser=SpeakerRecogniser(
                 self.engine, InlineDecoders(), breaker, Resting(100), log, give_up=self.engine.close
             ),
-            publish=publish,
+            sink=sink,
             wants_partials=lambda: True,
             partial_every_ms=lambda: 0,
             on_decoded=lambda samples: None,

@@ -1,178 +1,170 @@
-"""However the members of a call come, go, are replaced and change their settings: each hears every final that it
-should, once and in order."""
+"""However members come, go, move between instances and are replaced, and whatever befalls the bus: none misses a final
+that it should hear, and none hears one twice."""
 
-import attrs
+from collections import Counter
+
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import invariant, precondition, rule
 
-from trio_stt.dialects.events import Presence, StreamRequest, Transcript
-from trio_stt.sessions.outbox import Outbox
-from trio_stt.sessions.session import HISTORY_FINALS, REPLACED, Member, Sessions
+from tests.unit.sessions.calls import Client, caption, translated
+from tests.unit.sessions.trio_machine import TrioMachine
 
-NAMES = st.sampled_from("abcd")
+INSTANCES = 3
+NAMES = st.sampled_from("abc")
+PLACES = st.integers(0, INSTANCES - 1)
 
 
-class Client:
-    """One connection: what the session gave it, and what it should have been given."""
+class Spoken:
+    """A final that was said: by whom, on which instance, when in the order of all that happened."""
 
-    def __init__(self, number: int, request: StreamRequest) -> None:
+    def __init__(self, client, text: str, place: int, number: int) -> None:
+        self.name = client.member.client_id
+        self.stream_id = f"stream-{client.member.connection}"
+        self.text = text
+        self.place = place
         self.number = number
-        self.closes = []
-        self.outbox = Outbox(max_messages=100_000)
-        self.member = Member(request, self.outbox, self.closes.append)
-        self.finals: list[tuple[str, bool]] = []  # what it should have: text, and whether it is history
-        self.presence: list[Presence] = []
-
-    @property
-    def name(self) -> str:
-        return self.member.client_id
-
-    def received(self, kind: type) -> list:
-        return [event for event in self.outbox._waiting.values() if isinstance(event, kind)]
 
 
-class Membership(RuleBasedStateMachine):
-    """The model: who is in, with which settings, and what was said since the call began."""
+class Membership(TrioMachine):
+    """The model: who is a member where, and what was said while it was."""
+
+    INSTANCES = INSTANCES
 
     def __init__(self) -> None:
         super().__init__()
-        self.sessions = Sessions()
-        self.present: dict[str, Client] = {}
-        self.clients: list[Client] = []
-        self.said: list[Transcript] = []  # finals with text since the call began
+        self.clients = []  # every connection that ever was, each with where and when
+        self.spoken = []
         self.number = 0
+        self.is_down = False
 
-    @rule(
-        name=NAMES,
-        history=st.sampled_from([0, 1, 3, HISTORY_FINALS]),
-        transcript=st.booleans(),
-        partials=st.booleans(),
-        presence=st.booleans(),
-        speak=st.booleans(),
-    )
-    def join(self, name: str, history: int, **asked) -> None:
-        client = Client(len(self.clients), StreamRequest(name, "call", history=history, **asked))
-        older = self.present.get(name)
-        if older is None:
-            self._expect_presence("joined", name)
-        others = [final.text for final in self.said[-HISTORY_FINALS:] if final.client_id != name]
-        if asked["transcript"] and history:
-            client.finals = [(text, True) for text in others[-history:]]
-        self.sessions.join(client.member)
-        self.present[name] = client
+    def do(self, action) -> None:
+        """The same, and who is told to go goes."""
+        super().do(action)
+        super().do(self.see_off)
+        self.is_down = self.memory.down
+
+    def see_off(self) -> None:
+        for client in self.present():
+            if client.closes:
+                self.take_leave(client)
+
+    def present(self, name: str | None = None) -> list:
+        return [
+            client
+            for client in self.clients
+            if client.left_at is None and (name is None or client.member.client_id == name)
+        ]
+
+    def take_leave(self, client) -> None:
+        client.left_at = self.number
+        client.left_in_outage = self.is_down
+        self.instances[client.place].leave(client)
+
+    @rule(name=NAMES, place=PLACES, history=st.sampled_from([0, 200]))
+    def join(self, name: str, place: int, history: int) -> None:
+        client = Client(name, history=history, presence=True, translation=True, read_language="pt")
+        client.place, client.joined_at, client.left_at = place, self.number, None
+        client.history = history
+        client.joined_in_outage = self.is_down
         self.clients.append(client)
-        if older is not None:
-            assert older.closes == [REPLACED]
+        self.do(lambda: self.instances[place].join(client))
 
-    @precondition(lambda self: self.clients)
-    @rule(data=st.data())
-    def leave(self, data: st.DataObject) -> None:
-        """Any connection, also one that was replaced, and any of them twice."""
-        client = data.draw(st.sampled_from(self.clients))
-        if self.present.get(client.name) is client:
-            del self.present[client.name]
-            self._expect_presence("left", client.name)
-        self.sessions.leave(client.member)
-        if not self.present:
-            self.said.clear()
+    @rule(name=NAMES, data=st.data())
+    def leave(self, name: str, data: st.DataObject) -> None:
+        candidates = self.present(name)
+        if candidates:
+            client = data.draw(st.sampled_from(candidates))
+            self.do(lambda: self.take_leave(client))
 
-    @precondition(lambda self: self.present)
-    @rule(
-        data=st.data(),
-        changes=st.fixed_dictionaries(
-            {},
-            optional={
-                "transcript": st.booleans(),
-                "partials": st.booleans(),
-                "language": st.sampled_from(["en", "en-GB", "de"]),
-                "read_language": st.sampled_from(["pt", "vi"]),
-            },
-        ),
-    )
-    def configure(self, data: st.DataObject, changes: dict) -> None:
-        member = self._anybody(data).member
-        member.request = attrs.evolve(member.request, **changes)
+    @rule(name=NAMES, data=st.data(), with_translation=st.booleans())
+    def speak(self, name: str, data: st.DataObject, with_translation: bool) -> None:
+        candidates = self.present(name)
+        if candidates:
+            client = data.draw(st.sampled_from(candidates))
+            self.number += 1
+            text = str(self.number)
+            self.spoken.append(Spoken(client, text, client.place, self.number))
 
-    @precondition(lambda self: self.present)
-    @rule(data=st.data(), silent=st.booleans())
-    def publish_final(self, data: st.DataObject, silent: bool) -> None:
-        """A final of somebody who is in; an empty one is told but not remembered."""
-        final = self._caption(self._anybody(data), is_final=True, silent=silent)
-        for client in self.present.values():
-            if client.member.request.transcript:
-                client.finals.append((final.text, False))
-        if final.text:
-            self.said.append(final)
-        self._call.publish(final)
+            async def say() -> None:
+                final = caption(client, text)
+                await client.publisher.publish(final)
+                if with_translation:
+                    await client.publisher.publish_translation(translated(final, text))
 
-    @precondition(lambda self: self.present)
-    @rule(data=st.data())
-    def publish_partial(self, data: st.DataObject) -> None:
-        partial = self._caption(self._anybody(data), is_final=False)
-        wants = [client.member.request.transcript and client.member.request.partials for client in self._in]
-        assert self._call.wants_partials == any(wants)
-        before = [client.received(Transcript) for client in self._in]
-        self._call.publish(partial)
-        for client, wanted, earlier in zip(self._in, wants, before, strict=True):
-            assert (partial in client.received(Transcript)) == wanted
-            assert wanted or client.received(Transcript) == earlier
+            self.do(say)
 
-    @precondition(lambda self: self.clients)
-    @rule(data=st.data())
-    def publish_the_last_words_of_one_who_has_left(self, data: st.DataObject) -> None:
-        """Its final comes when its connection is gone or replaced, while others are in."""
-        client = data.draw(st.sampled_from(self.clients))
-        if self.present:
-            final = self._caption(client, is_final=True)
-            for member in self.present.values():
-                if member.member.request.transcript:
-                    member.finals.append((final.text, False))
-            self.said.append(final)
-            self._call.publish(final)
+    @precondition(lambda self: not self.is_down)
+    @rule(forget=st.booleans())
+    def lose_the_bus(self, forget: bool) -> None:
+        self.do(lambda: self.memory.stop(forget=forget))
+
+    @precondition(lambda self: not self.is_down)
+    @rule(place=PLACES, forget=st.booleans())
+    def lose_the_bus_with_the_next_answer(self, place: int, forget: bool) -> None:
+        bus = self.instances[place].bus
+        bus.lose_next_answer, bus.forget = True, forget
+
+    @precondition(lambda self: self.is_down)
+    @rule()
+    def find_the_bus(self) -> None:
+        self.do(lambda: self.memory.start())
+
+    @rule(seconds=st.sampled_from([1.0, 6.0, 40.0]))
+    def wait(self, seconds: float) -> None:
+        self.do(lambda: self.clock.jump(seconds))
 
     @invariant()
-    def nobody_misses_or_doubles_a_final(self) -> None:
+    def nobody_hears_a_final_twice_or_out_of_order(self) -> None:
         for client in self.clients:
-            finals = [event for event in client.received(Transcript) if event.is_final]
-            assert [(final.text, final.history) for final in finals] == client.finals
+            assert max(Counter(client.texts).values(), default=0) <= 1
+            assert max(Counter(client.translations).values(), default=0) <= 1
+            for stream_id in {one.stream_id for one in self.spoken}:
+                heard = [
+                    int(event.text)
+                    for event in client.received
+                    if getattr(event, "stream_id", "") == stream_id and hasattr(event, "text")
+                ]
+                assert heard == sorted(heard)
 
     @invariant()
-    def whoever_asked_is_told_who_comes_and_goes(self) -> None:
+    def whoever_is_here_hears_who_speaks_here_at_once(self) -> None:
         for client in self.clients:
-            assert client.received(Presence) == client.presence
+            assert {one.text for one in self.heard_while_in(client) if one.place == client.place} <= set(client.texts)
 
     @invariant()
-    def a_call_is_there_while_somebody_is_in_it(self) -> None:
-        assert [sorted(member.client_id for member in call) for call in self.sessions] == (
-            [sorted(self.present)] if self.present else []
-        )
+    def with_the_bus_up_everybody_has_heard_everything(self) -> None:
+        for client in self.clients:
+            if not (self.is_down if client.left_at is None else client.left_in_outage):
+                assert {one.text for one in self.heard_while_in(client)} <= set(client.texts)
 
-    @property
-    def _in(self) -> list[Client]:
-        return list(self.present.values())
+    def heard_while_in(self, client) -> list:
+        end = self.number if client.left_at is None else client.left_at
+        return [one for one in self.spoken if client.joined_at < one.number <= end]
 
-    @property
-    def _call(self):
-        (call,) = self.sessions
-        return call
+    def teardown(self) -> None:
+        try:
+            for instance in self.instances:
+                instance.bus.lose_next_answer = False
+            if self.is_down:
+                self.find_the_bus()
+            for _ in range(8):
+                self.wait(6.0)
+            self.nobody_hears_a_final_twice_or_out_of_order()
+            self.with_the_bus_up_everybody_has_heard_everything()
+            self.presence_is_true_in_the_end()
+        finally:
+            super().teardown()
 
-    def _anybody(self, data: st.DataObject) -> Client:
-        return data.draw(st.sampled_from(self._in))
-
-    def _caption(self, client: Client, *, is_final: bool, silent: bool = False) -> Transcript:
-        self.number += 1
-        stream = f"stream-{client.number}"
-        text = "" if silent else str(self.number)
-        return Transcript(
-            "call", client.name, stream, f"{stream}-{self.number}", text, is_final, "en", 0, 1, 16000, 1.0
-        )
-
-    def _expect_presence(self, event: str, about: str) -> None:
-        for client in self.present.values():
-            if client.name != about and client.member.request.presence:
-                client.presence.append(Presence(event, about))
+    def presence_is_true_in_the_end(self) -> None:
+        for name, count in Counter(client.member.client_id for client in self.present()).items():
+            assert count == 1, f"{name} is there {count} times"
+        there = {client.member.client_id for client in self.present()}
+        for client in self.present():
+            last = {name: event for event, name in client.presence}
+            for name, event in last.items():
+                assert (event == "joined") == (name in there)
 
 
-Membership.TestCase.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
+Membership.TestCase.settings = settings(max_examples=200, stateful_step_count=50, deadline=None)
 test_membership = Membership.TestCase

@@ -1,105 +1,229 @@
 import pytest
+import trio
+from trio.testing import wait_all_tasks_blocked
 
-from trio_stt.dialects.events import Presence, StreamRequest, Transcript
-from trio_stt.sessions.outbox import Outbox
-from trio_stt.sessions.session import READS_TOO_SLOWLY, REPLACED, Member, Sessions
-
-
-class Client:
-    """A member that keeps what it is sent and how it is closed."""
-
-    def __init__(self, client_id: str, session_id: str = "call", **request) -> None:
-        self.closes = []
-        self.outbox = Outbox(max_messages=request.pop("max_messages", 1000))
-        self.member = Member(StreamRequest(client_id, session_id, **request), self.outbox, self.closes.append)
-
-    @property
-    def received(self) -> list:
-        return list(self.outbox._waiting.values())
-
-
-def caption(client_id: str, text: str, *, is_final: bool = True, number: int = 1) -> Transcript:
-    stream = f"stream-{client_id}"
-    return Transcript("call", client_id, stream, f"{stream}-{number}", text, is_final, "en", 0, 1, 16000, 1.0)
+from tests.unit.sessions.calls import Client, Instance, caption, say, translated
+from trio_stt.dialects.events import Presence
+from trio_stt.sessions.bus import Call
+from trio_stt.sessions.memory_bus import Memory
+from trio_stt.sessions.session import READS_TOO_SLOWLY, REPLACED
 
 
 @pytest.fixture
-def sessions() -> Sessions:
-    return Sessions()
+def memory() -> Memory:
+    return Memory(ttl_s=600)
 
 
-def test_everybody_in_a_session_hears_the_speaker_and_nobody_else_does(sessions):
-    ann, bob, eve = Client("ann"), Client("bob"), Client("eve", session_id="other")
-    call = sessions.join(ann.member)
-    sessions.join(bob.member)
-    sessions.join(eve.member)
-    final = caption("ann", "hello")
-    call.publish(final)
+@pytest.fixture
+async def instance(memory, nursery) -> Instance:
+    instance = Instance(memory)
+    nursery.start_soon(instance.run)
+    await wait_all_tasks_blocked()
+    return instance
+
+
+@pytest.fixture
+async def other(memory, nursery) -> Instance:
+    """Another instance on the same bus."""
+    other = Instance(memory)
+    nursery.start_soon(other.run)
+    await wait_all_tasks_blocked()
+    return other
+
+
+async def test_everybody_in_a_session_hears_the_speaker_and_nobody_else_does(instance):
+    ann, bob = await instance.join(Client("ann")), await instance.join(Client("bob"))
+    eve = await instance.join(Client("eve", session_id="other"))
+    stranger = await instance.join(Client("eve", tenant="another"))
+    final = await say(ann, "hello")
     assert ann.received == bob.received == [final]
-    assert eve.received == []
+    assert eve.received == stranger.received == []
 
 
-def test_members_receive_only_what_they_asked_for(sessions):
-    mute = Client("mute", transcript=False)
-    finals_only = Client("finals", partials=False)
-    call = sessions.join(mute.member)
-    sessions.join(finals_only.member)
-    assert not call.wants_partials
-    call.publish(caption("mute", "hel", is_final=False))
-    call.publish(caption("mute", "hello"))
+async def test_members_receive_only_what_they_asked_for(instance):
+    mute = await instance.join(Client("mute", transcript=False))
+    finals_only = await instance.join(Client("finals", partials=False))
+    assert not mute.session.wants_partials
+    await mute.publisher.publish(caption(mute, "hel", is_final=False))
+    await say(mute, "hello")
     assert mute.received == []
-    assert [event.text for event in finals_only.received] == ["hello"]
+    assert finals_only.texts == ["hello"]
 
 
-def test_presence_is_told_to_those_who_asked(sessions):
-    ann, bob = Client("ann", presence=True), Client("bob")
-    sessions.join(ann.member)
-    sessions.join(bob.member)
-    sessions.leave(bob.member)
+async def test_translations_go_to_who_wants_that_language(instance, other):
+    ann = await instance.join(Client("ann"))
+    pia = await other.join(Client("pia", translation=True, read_language="pt", target=("de",)))
+    deaf = await other.join(Client("deaf", read_language="pt"))
+    assert ann.session.wanted_languages == {"pt", "de"}
+    final = await say(ann, "hello")
+    for language in ("pt", "fr", "de", "pt"):
+        await ann.publisher.publish_translation(translated(final, language, language))
+    assert pia.translations == ["pt", "de"]
+    assert deaf.translations == []
+    late = await other.join(Client("late", translation=True, read_language="fr", history=9))
+    assert [(event.segment_id, event.history) for event in late.received] == [(final.segment_id, True)] * 2
+
+
+async def test_presence_is_told_to_those_who_asked(instance):
+    ann, bob = await instance.join(Client("ann", presence=True)), await instance.join(Client("bob"))
+    instance.leave(bob)
     assert ann.received == [Presence("joined", "bob"), Presence("left", "bob")]
     assert bob.received == []
 
 
-def test_a_newer_connection_of_a_client_replaces_the_older_one(sessions):
-    old, new, bob = Client("ann"), Client("ann"), Client("bob", presence=True)
-    sessions.join(old.member)
-    call = sessions.join(bob.member)
-    sessions.join(new.member)
+async def test_a_newer_connection_of_a_client_replaces_the_older_one(instance):
+    old, bob = await instance.join(Client("ann")), await instance.join(Client("bob", presence=True))
+    new = await instance.join(Client("ann"))
     assert old.closes == [REPLACED]
-    sessions.leave(old.member)
-    call.publish(caption("bob", "hi"))
-    assert [event.text for event in new.received] == ["hi"]
-    assert bob.received == [caption("bob", "hi")]
+    instance.leave(old)
+    await say(bob, "hi")
+    assert new.texts == ["hi"]
+    assert bob.presence == []
 
 
-def test_late_joiners_get_the_newest_finals_of_others_in_order(sessions):
-    call = sessions.join(Client("ann").member)
-    for number in range(5):
-        call.publish(caption("ann", f"line {number}", number=number))
-    call.publish(caption("ann", "", number=6))
-    call.publish(caption("bob", "my own", number=1))
-    bob = Client("bob", history=2)
-    sessions.join(bob.member)
-    assert [(event.text, event.history) for event in bob.received] == [("line 3", True), ("line 4", True)]
+async def test_a_newer_connection_on_another_instance_replaces_the_older_one(instance, other):
+    old, bob = await instance.join(Client("ann")), await instance.join(Client("bob", presence=True))
+    eve = await other.join(Client("eve", presence=True))
+    new = await other.join(Client("ann"))
+    assert old.closes == [REPLACED]
+    instance.leave(old)
+    await say(bob, "hi")
+    assert new.texts == ["hi"]
+    assert ("left", "ann") not in bob.presence + eve.presence
+    other.leave(new)
+    assert bob.presence == [("joined", "eve"), ("left", "ann")]
+    assert eve.presence == [("left", "ann")]
 
 
-def test_a_session_ends_with_its_last_member(sessions):
-    ann = Client("ann")
-    call = sessions.join(ann.member)
-    call.publish(caption("ann", "secret"))
-    sessions.leave(ann.member)
-    sessions.leave(ann.member)
-    assert len(sessions) == 0
-    late = Client("late", history=10)
-    sessions.join(late.member)
+async def test_a_client_that_moved_during_an_outage_is_one_client_afterwards(autojump_clock, instance, other, memory):
+    old = await instance.join(Client("ann"))
+    memory.stop(forget=True)
+    new = await other.join(Client("ann"))
+    await wait_all_tasks_blocked()
+    assert old.closes == new.closes == []
+    memory.start()
+    await trio.sleep(1)
+    assert set(old.closes) == {REPLACED}
+    assert new.closes == []
+
+
+async def test_who_was_on_an_instance_that_died_has_left_after_a_while(autojump_clock, instance, memory, nursery):
+    bob = await instance.join(Client("bob", presence=True))
+    dying = Instance(memory)
+    async with trio.open_nursery() as its_nursery:
+        its_nursery.start_soon(dying.run)
+        await dying.join(Client("ann"))
+        await trio.sleep(60)
+        assert bob.presence == [("joined", "ann")]
+        its_nursery.cancel_scope.cancel()
+    await trio.sleep(30)
+    assert bob.presence == [("joined", "ann"), ("left", "ann")]
+
+
+async def test_nobody_leaves_because_the_bus_is_away(autojump_clock, instance, other, memory):
+    bob = await instance.join(Client("bob", presence=True))
+    ann = await other.join(Client("ann", presence=True))
+    memory.stop(forget=True)
+    await trio.sleep(100)
+    memory.start()
+    await trio.sleep(100)
+    assert bob.presence == [("joined", "ann")]
+    assert ann.presence == []
+
+
+async def test_late_joiners_get_the_newest_finals_of_others_in_order(instance, other):
+    ann, bob = await instance.join(Client("ann")), await instance.join(Client("bob"))
+    await say(ann, *(f"line {number}" for number in range(5)), "")
+    await say(bob, "my own")
+    for where in (instance, other):
+        late = await where.join(Client("bob", history=2))
+        assert [(event.text, event.history) for event in late.received] == [("line 3", True), ("line 4", True)]
+
+
+async def test_history_joins_the_live_flow_without_gap_or_double(instance, other):
+    ann = await instance.join(Client("ann"))
+    late = Client("late", history=200)
+    async with trio.open_nursery() as nursery:
+        await say(ann, "0", "1")
+        nursery.start_soon(say, ann, *(str(number) for number in range(2, 100)))
+        nursery.start_soon(other.join, late)
+    assert late.texts == [str(number) for number in range(100)]
+    assert late.received[0].history
+    assert not late.received[-1].history
+
+
+async def test_what_was_said_before_joining_in_an_outage_comes_as_history_when_the_bus_returns(instance, other, memory):
+    ann = await instance.join(Client("ann"))
+    await say(ann, "before")
+    memory.stop()
+    await say(ann, "meanwhile")
+    curious = await other.join(Client("curious", history=5))
+    deaf = await other.join(Client("deaf"))
+    await say(ann, "later")
+    assert curious.received == deaf.received == []
+    memory.start()
+    await wait_all_tasks_blocked()
+    assert curious.texts == ["before", "meanwhile", "later"]
+    assert curious.received[0].history
+    assert "before" not in deaf.texts
+    assert "later" in deaf.texts
+
+
+async def test_a_session_ends_with_its_last_member_and_is_remembered_for_a_while(autojump_clock, instance):
+    ann = await instance.join(Client("ann"))
+    await say(ann, "secret")
+    instance.leave(ann)
+    instance.leave(ann)
+    assert len(instance.sessions) == 0
+    assert Call("", "call") not in instance.sessions
+    soon = await instance.join(Client("soon", history=10))
+    assert soon.texts == ["secret"]
+    instance.leave(soon)
+    await trio.sleep(601)
+    late = await instance.join(Client("late", history=10))
     assert late.received == []
 
 
-def test_a_member_whose_outbox_overflows_is_closed_and_the_others_are_not(sessions):
-    slow, quick = Client("slow", max_messages=1), Client("quick")
-    call = sessions.join(slow.member)
-    sessions.join(quick.member)
-    for number in range(3):
-        call.publish(caption("quick", "word", number=number))
+async def test_a_call_that_goes_on_in_silence_is_not_forgotten(autojump_clock, instance):
+    ann = await instance.join(Client("ann"))
+    await say(ann, "long ago")
+    await trio.sleep(3600)
+    late = await instance.join(Client("late", history=10))
+    assert late.texts == ["long ago"]
+
+
+async def test_a_member_whose_outbox_overflows_is_closed_and_the_others_are_not(instance):
+    slow, quick = await instance.join(Client("slow", max_messages=1)), await instance.join(Client("quick"))
+    await say(quick, "a", "b", "c")
     assert READS_TOO_SLOWLY in slow.closes
     assert quick.closes == []
+
+
+async def test_partials_go_to_other_instances_only_if_somebody_there_reads_them(instance, other):
+    ann = await instance.join(Client("ann", partials=False))
+    assert not ann.session.wants_partials
+    bob = await other.join(Client("bob"))
+    assert ann.session.wants_partials
+    await ann.publisher.publish(caption(ann, "hel", is_final=False))
+    assert bob.texts == ["hel"]
+    bob.member.request = Client("bob", partials=False).member.request
+    await wait_all_tasks_blocked()
+    assert not ann.session.wants_partials
+
+
+async def test_a_partial_that_its_final_has_overtaken_is_dropped(instance, other):
+    ann, bob = await instance.join(Client("ann")), await other.join(Client("bob"))
+    partial = caption(ann, "hel", is_final=False)
+    await say(ann, "hello")
+    await ann.publisher.publish(partial)
+    assert bob.texts == ["hello"]
+
+
+async def test_a_cancelled_join_leaves_nothing_behind(instance):
+    client = Client("ann")
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await instance.sessions.join(client.member)
+    instance.sessions.leave(client.member)
+    assert len(instance.sessions) == 0
+    assert len(instance.bus._followings) == 0

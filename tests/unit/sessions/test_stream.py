@@ -33,6 +33,16 @@ from trio_stt.sessions.stream import Stream
 FRAME_S = 0.1
 
 
+class DeliveredAtOnce:
+    """A sink that sends captions to their speaker."""
+
+    def __init__(self, member) -> None:
+        self.publish_now = member.deliver
+
+    async def publish(self, caption) -> None:
+        self.publish_now(caption)
+
+
 class Speaker:
     """One stream with a fake engine; `say` sends sound in frames of 100 ms, `received` is what the client is sent."""
 
@@ -52,7 +62,7 @@ class Speaker:
             gate=SpeechGate(GateConfig()),
             voice=LoudnessVoice(),
             recogniser=self.recogniser(self.engine),
-            publish=self.member.deliver,
+            sink=DeliveredAtOnce(self.member),
             wants_partials=lambda: self.member.request.partials,
             partial_every_ms=lambda: self.partial_every_ms,
             on_decoded=lambda samples: None,
@@ -65,6 +75,7 @@ class Speaker:
             self.member,
             self.backlog,
             self.captioner if self.request.speak else None,
+            publisher=None,
             check_language=lambda language: Failure("language_unavailable", language) if language == "xx" else None,
             change_language=self.change_language,
         )

@@ -1,0 +1,234 @@
+"""The result bus: what the instances of one service tell each other about a call, and what is kept of it for a while.
+
+`Bus` is one instance's end of it: `trio_stt.sessions.redis_bus` or its twin in memory, `trio_stt.sessions.memory_bus`.
+Both pass the same tests. What is expected to go wrong is a value of `Outcome`; an exception is a bug.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from enum import Enum
+from typing import Final, Literal, Protocol
+
+import trio
+from attrs import frozen
+
+from trio_stt.dialects.events import Transcript, Translation
+
+KEPT_ENTRIES: Final = 1000
+"""Finals and translations of one call that are kept: five times the most `history`, for resumes and five languages."""
+
+PRESENCE_S: Final = 15.0
+"""A client of another instance that was not heard of for so long has left: its instance died."""
+
+
+# ── values ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@frozen
+class Call:
+    """Whose call, and which: nothing of one call ever reaches another."""
+
+    tenant: str
+    session_id: str
+
+
+class Outcome(Enum):
+    """How an operation on the bus ended."""
+
+    STORED = "stored"
+    """It is there; also if it was there before (the same `segment_id`)."""
+    ALREADY_STORED = "already_stored"
+    """A translation of that segment into that language was there before, perhaps another one."""
+    FENCED = "fenced"
+    """A newer connection of that stream has taken a higher epoch: nothing was stored."""
+    OVERLAPS = "overlaps"
+    """The final starts before the end of the last one that is stored of its stream: nothing was stored."""
+    DOWN = "down"
+    """The bus did not answer in time: it may be stored or not. Asking again is safe."""
+
+
+Down = Literal[Outcome.DOWN]
+
+
+@frozen
+class Published:
+    """How publishing a final ended; `end_sample` is that of the last stored final if it `OVERLAPS`."""
+
+    outcome: Outcome
+    end_sample: int = 0
+
+
+@frozen
+class StoredFinal:
+    """A final on the bus: the epoch that it was stored in, and the `end_sample` of the final before it (`follows`)."""
+
+    final: Transcript
+    epoch: int
+    follows: int
+
+
+@frozen
+class Present:
+    """A client in a call, as other instances see it. `connection` tells its connections apart.
+
+    `order`: given by the bus, of two connections of a client the later has the higher; 0: none yet. `partials`: whether
+    it reads partials; `languages`: those it wants translations into.
+    """
+
+    client_id: str
+    connection: str
+    partials: bool
+    languages: tuple[str, ...] = ()
+    order: int = 0
+
+
+@frozen
+class Joined:
+    """A client came, on another instance."""
+
+    present: Present
+
+
+@frozen
+class Here:
+    """These clients are still there, on another instance."""
+
+    presents: tuple[Present, ...]
+
+
+@frozen
+class Left:
+    """That connection of a client has ended, on another instance."""
+
+    client_id: str
+    connection: str
+
+
+Kept = StoredFinal | Translation
+"""What is stored."""
+
+BusEvent = Kept | Transcript | Joined | Here | Left
+"""What comes from the bus; a bare `Transcript` is a partial."""
+
+
+@frozen
+class Entry:
+    """Something stored, with its place in its call: what came later has a greater place, in the order of `place_of`."""
+
+    id: str
+    kept: Kept
+
+
+def place_of(id: str) -> tuple[int, int]:
+    """What entries' ids are ordered by."""
+    milliseconds, _, number = id.partition("-")
+    return int(milliseconds), int(number)
+
+
+def finals_of_stream(entries: Sequence[Entry], stream_id: str) -> tuple[StoredFinal, ...]:
+    """The finals of one stream among the entries of its call."""
+    return tuple(
+        entry.kept
+        for entry in entries
+        if isinstance(entry.kept, StoredFinal) and entry.kept.final.stream_id == stream_id
+    )
+
+
+Receive = Callable[[Sequence[BusEvent], bool], None]
+"""Is given events in their order, and whether they were stored before the following began. Must return at once."""
+
+
+class Following:
+    """What is heard of one call, until `close`."""
+
+    def __init__(self, call: Call, receive: Receive, after: str | None, on_close: Callable[[Following], None]) -> None:
+        self.call = call
+        self.receive = receive
+        self.after = after
+        """The last entry that was heard; None: none yet."""
+        self.caught_up = trio.Event()
+        """Set once what had been stored before was received."""
+        self.closed = False
+        self._on_close = on_close
+
+    def close(self) -> None:
+        """Nothing is received any more. Does nothing the second time."""
+        if not self.closed:
+            self.closed = True
+            self._on_close(self)
+
+
+@frozen
+class BusStatistics:
+    """Of one end: `connected`: how often it came up; `delay_s`: of the last message it sent to itself, NaN before."""
+
+    up: bool
+    connected: int
+    following: int
+    delay_s: float
+
+
+# ── the protocol ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Bus(Protocol):
+    """One instance's end of the bus. Nothing waits longer than a bounded time for a bus that does not answer.
+
+    Operations may be cancelled: then, as after `DOWN`, it is not known whether they took effect, and they can be
+    repeated.
+    """
+
+    @property
+    def up(self) -> bool:
+        """Whether the bus is believed to answer. While it is not, every operation ends `DOWN` at once."""
+
+    @property
+    def generation(self) -> int:
+        """How often the bus came up. What was stored in an earlier generation may be gone."""
+
+    def statistics(self) -> BusStatistics:
+        """A snapshot, for health and metrics."""
+
+    async def wait_up(self, after: int) -> int:
+        """Returns the generation once the bus is up in one later than `after`. May be cancelled."""
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Keeps the bus connected until cancelled. Starts at once, whether or not the bus is there."""
+
+    async def take_epoch(self, call: Call, stream_id: str, known: int) -> int | Down:
+        """Takes that stream: 1 + the highest of `known` and the bus's epoch. Lower ones are fenced from now on."""
+
+    async def claim_epoch(self, call: Call, stream_id: str, epoch: int) -> int | Down:
+        """Tells the bus, which may have forgotten, that `epoch` is alive; returns the highest, perhaps another's."""
+
+    async def publish_final(self, call: Call, final: Transcript, *, epoch: int, follows: int) -> Published:
+        """Stores a final and tells the other instances, in one step. `STORED`, `FENCED`, `OVERLAPS` or `DOWN`."""
+
+    async def publish_translation(self, call: Call, translation: Translation) -> Outcome:
+        """Stores a final translation and tells the others: `STORED`, `ALREADY_STORED` or `DOWN`."""
+
+    def publish_partial(self, call: Call, partial: Transcript) -> None:
+        """Tells the others, stores nothing. Returns at once; with the bus down it is dropped."""
+
+    async def stream_finals(self, call: Call, stream_id: str) -> tuple[StoredFinal, ...] | Down:
+        """The stored finals of a stream, in order."""
+
+    async def read(self, call: Call, after: str | None) -> tuple[Entry, ...] | Down:
+        """What is stored of a call after that id (None: all), in order."""
+
+    def follow(self, call: Call, receive: Receive, after: str | None = None) -> Following:
+        """What others publish in a call from now on, after what is stored (after the id `after`). Returns at once.
+
+        Nothing stored is missed or received twice, also after an outage. What this end itself published is received
+        only if it was stored before. A call is followed once at a time.
+        """
+
+    async def announce(self, call: Call, present: Present) -> int | Down:
+        """Tells the others that a client came; returns its `order`."""
+
+    async def refresh(self, call: Call, presents: Sequence[Present]) -> Outcome:
+        """Tells the others that clients are still there; keeps what is stored of the call. `STORED` or `DOWN`."""
+
+    def depart(self, call: Call, present: Present) -> None:
+        """Tells the others that a client's connection ended. Returns at once; with the bus down it is dropped."""

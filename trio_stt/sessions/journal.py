@@ -1,0 +1,250 @@
+"""What the bus has not confirmed yet, in order: written when the bus returns, also when it returns empty."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+import structlog
+import trio
+
+from trio_stt.dialects.events import Transcript, Translation
+from trio_stt.sessions.bus import Bus, Call, Outcome, Published
+
+MAX_UNCONFIRMED: Final = 20_000
+"""Finals and translations that an instance holds for a bus that is away: a quarter of an hour of 100 speakers. Beyond
+it the oldest are given up: everybody here has had them, other instances and late joiners will not."""
+
+
+MAX_AHEAD: Final = 8
+"""With more than this waiting before it a final is not waited for: those here have it at once, the bus when it can."""
+
+
+class _Item:
+    """Something on its way to the bus; `follows`: of a final, where the one before it ended."""
+
+    def __init__(self, kept: Transcript | Translation, follows: int) -> None:
+        self.kept = kept
+        self.follows = follows
+        self.published: Published | None = None
+
+
+class StreamJournal:
+    """One stream's finals and translations on their way to the bus, in their order, and its epoch."""
+
+    def __init__(
+        self, journal: Journal, call: Call, stream_id: str, *, epoch: int, from_sample: int, fenced: Callable[[], None]
+    ) -> None:
+        self.call = call
+        self.stream_id = stream_id
+        self.epoch = epoch
+        self._journal = journal
+        self._end_sample = from_sample  # of the last final
+        self._fenced = fenced
+        self._waiting: deque[_Item] = deque()
+        self._writing = False
+        self._written = trio.Event()  # one more was written, or could not be
+        self._confirmed = trio.Event()
+        self._confirmed.set()
+
+    @property
+    def confirmed(self) -> bool:
+        """Whether the bus has everything that it will ever have of this stream so far."""
+        return not self._waiting
+
+    @property
+    def unconfirmed(self) -> int:
+        """How much the bus may not have."""
+        return len(self._waiting)
+
+    async def wait_confirmed(self, within_s: float) -> bool:
+        """Returns when everything so far is confirmed, or after that time; whether it is. May be cancelled."""
+        with trio.move_on_after(within_s):
+            await self._confirmed.wait()
+        return self.confirmed
+
+    async def store(self, kept: Transcript | Translation) -> Published:
+        """Stores a final or a translation; `DOWN`: later, when those before it are there. Cancelled: later too."""
+        item = self._add(kept)
+        try:
+            await trio.lowlevel.checkpoint()
+            while item.published is None and self._journal.in_step and len(self._waiting) <= MAX_AHEAD:
+                if self._writing:
+                    await self._written.wait()
+                else:
+                    await self.write_first()
+        finally:
+            if item.published is None:
+                self._journal.wake()
+        return item.published or Published(Outcome.DOWN)
+
+    def keep(self, kept: Transcript | Translation) -> None:
+        """The same without waiting for it: it is stored as soon as possible."""
+        self._add(kept)
+        self._journal.wake()
+
+    def close(self) -> None:
+        """The connection has ended: its epoch is not kept alive any more. What waits is still written."""
+        self._journal.closed(self)
+
+    # ── for the journal ──────────────────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def writing(self) -> bool:
+        """Whether the first that waits is being written."""
+        return self._writing
+
+    async def write_first(self) -> None:
+        """Writes the first that waits. Cancelled, it still waits."""
+        first = self._waiting[0]
+        self._writing = True
+        try:
+            published = await self._write(first)
+            if published.outcome is not Outcome.DOWN:
+                first.published = published
+                self.drop_first()
+        finally:
+            self._writing = False
+            self._written.set()
+            self._written = trio.Event()
+        if self._waiting:
+            self._journal.wake()
+        if published.outcome is Outcome.FENCED:
+            self._fenced()
+
+    async def claim(self) -> bool:
+        """Tells the bus that this epoch is alive; False if it does not answer."""
+        highest = await self._journal.bus.claim_epoch(self.call, self.stream_id, self.epoch)
+        if highest is Outcome.DOWN:
+            return False
+        if highest > self.epoch:
+            self._fenced()
+        return True
+
+    def drop_first(self) -> None:
+        """The first does not wait any more."""
+        self._waiting.popleft()
+        self._journal.removed(self)
+        if not self._waiting:
+            self._confirmed.set()
+
+    def _add(self, kept: Transcript | Translation) -> _Item:
+        item = _Item(kept, self._end_sample)
+        if isinstance(kept, Transcript):
+            self._end_sample = kept.end_sample
+        self._waiting.append(item)
+        if self._confirmed.is_set():
+            self._confirmed = trio.Event()
+        self._journal.added(self)
+        return item
+
+    async def _write(self, item: _Item) -> Published:
+        bus = self._journal.bus
+        if isinstance(item.kept, Translation):
+            return Published(await bus.publish_translation(self.call, item.kept))
+        return await bus.publish_final(self.call, item.kept, epoch=self.epoch, follows=item.follows)
+
+
+class Journal:
+    """All streams' journals of one instance. Run it in a nursery."""
+
+    def __init__(self, bus: Bus, *, max_unconfirmed: int = MAX_UNCONFIRMED) -> None:
+        self.bus = bus
+        self.unconfirmed = 0
+        """Finals and translations that the bus may not have."""
+        self.given_up = 0
+        """How many were dropped because too many waited."""
+        self._max_unconfirmed = max_unconfirmed
+        self._in_step_with = 0  # the generation of the bus that knows our live epochs
+        self._live: dict[StreamJournal, None] = {}
+        self._waiting: dict[StreamJournal, None] = {}  # streams with something that waits, the longest waiting first
+        self._wake = trio.Event()
+        self._log = structlog.get_logger()
+
+    @property
+    def in_step(self) -> bool:
+        """Whether the bus is up and knows our live epochs, so that finals may be written."""
+        return self.bus.up and self.bus.generation == self._in_step_with
+
+    def open(
+        self, call: Call, stream_id: str, *, fenced: Callable[[], None], epoch: int = 1, from_sample: int = 0
+    ) -> StreamJournal:
+        """The journal of a connection that begins; close it at its end.
+
+        `fenced` is called when a newer connection turns out to have taken the stream. `from_sample`: where this
+        connection's first final may begin.
+        """
+        stream = StreamJournal(self, call, stream_id, epoch=epoch, from_sample=from_sample, fenced=fenced)
+        self._live[stream] = None
+        return stream
+
+    async def run(self) -> None:
+        """Writes what waits, whenever the bus is up: live epochs first. Runs until cancelled."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._keep_in_step)
+            nursery.start_soon(self._keep_writing)
+
+    async def wait_empty(self, within_s: float) -> bool:
+        """Returns when nothing waits, or after that time; whether nothing does. May be cancelled."""
+        with trio.move_on_after(within_s):
+            while self._waiting:
+                await next(iter(self._waiting)).wait_confirmed(within_s)
+        return not self._waiting
+
+    # ── for the streams ──────────────────────────────────────────────────────────────────────────────────────────
+
+    def added(self, stream: StreamJournal) -> None:
+        """Something more waits in `stream`."""
+        self.unconfirmed += 1
+        self._waiting[stream] = None
+        while self.unconfirmed > self._max_unconfirmed and self._give_up_one():
+            pass
+
+    def removed(self, stream: StreamJournal) -> None:
+        """Something less waits in it."""
+        self.unconfirmed -= 1
+        if stream.confirmed:
+            del self._waiting[stream]
+
+    def closed(self, stream: StreamJournal) -> None:
+        """Its connection has ended."""
+        self._live.pop(stream, None)
+
+    def wake(self) -> None:
+        """There may be something to write."""
+        self._wake.set()
+
+    # ── writing ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _keep_in_step(self) -> None:
+        while True:
+            generation = await self.bus.wait_up(self._in_step_with)
+            if await self._claim_all():
+                self._in_step_with = generation
+                self.wake()
+
+    async def _claim_all(self) -> bool:
+        for stream in tuple(self._live):
+            if not await stream.claim():
+                return False
+        return True
+
+    async def _keep_writing(self) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake = trio.Event()
+            for stream in tuple(self._waiting):
+                while self.in_step and stream.unconfirmed and not stream.writing:
+                    await stream.write_first()
+            await trio.lowlevel.checkpoint()
+
+    def _give_up_one(self) -> bool:
+        for stream in self._waiting:
+            if not stream.writing:
+                if not self.given_up:
+                    self._log.error("bus_journal_full", unconfirmed=self.unconfirmed)
+                self.given_up += 1
+                stream.drop_first()
+                return True
+        return False

@@ -1,0 +1,289 @@
+# ruff: noqa: D102  (the protocol says what each method promises)
+"""The result bus in memory: alone the bus of a single instance; several ends of one `Memory` are what tests use."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from contextlib import suppress
+
+import trio
+from attrs import define, evolve, field
+
+from trio_stt.dialects.events import Transcript, Translation
+from trio_stt.sessions.bus import (
+    KEPT_ENTRIES,
+    PRESENCE_S,
+    Bus,
+    BusEvent,
+    BusStatistics,
+    Call,
+    Down,
+    Entry,
+    Following,
+    Here,
+    Joined,
+    Kept,
+    Left,
+    Outcome,
+    Present,
+    Published,
+    Receive,
+    StoredFinal,
+    finals_of_stream,
+    place_of,
+)
+
+
+@define
+class _StreamState:
+    epoch: int = 0
+    end_sample: int = 0
+
+
+@define
+class _CallState:
+    expires_at: float
+    entries: OrderedDict[str, Entry] = field(factory=OrderedDict)
+    stored: OrderedDict[object, None] = field(factory=OrderedDict)  # segment ids, and (segment id, language)
+    streams: dict[str, _StreamState] = field(factory=dict)
+    present: dict[str, tuple[Present, float]] = field(factory=dict)  # with when it expires
+
+
+class Memory:
+    """What the ends of a bus in memory share. Calls that nobody keeps are forgotten after `ttl_s`."""
+
+    def __init__(self, *, ttl_s: float, max_entries: int = 20_000) -> None:
+        """`max_entries`: of all calls together; beyond it the call that was used least recently is forgotten."""
+        self.down = False
+        self.ends: list[MemoryBus] = []
+        self._ttl_s = ttl_s
+        self._max_entries = max_entries
+        self._entries = 0
+        self._calls: OrderedDict[Call, _CallState] = OrderedDict()
+        self._numbers = 0
+
+    def __len__(self) -> int:
+        return self._entries
+
+    def stop(self, *, forget: bool = False) -> None:
+        """The bus goes down, for tests; `forget`: and loses everything."""
+        self.down = True
+        if forget:
+            self._calls.clear()
+            self._entries = 0
+
+    def start(self) -> None:
+        """It comes back."""
+        self.down = False
+        for end in tuple(self.ends):
+            end.come_up()
+
+    def next_number(self) -> int:
+        """A number greater than every one before."""
+        self._numbers += 1
+        return self._numbers
+
+    def call(self, call: Call) -> _CallState:
+        """What is stored of `call`, kept for `ttl_s` from now."""
+        now = trio.current_time()
+        while self._calls:
+            oldest, state = next(iter(self._calls.items()))
+            if state.expires_at > now and (self._entries <= self._max_entries or oldest == call):
+                break
+            self._entries -= len(state.entries)
+            del self._calls[oldest]
+        state = self._calls.setdefault(call, _CallState(now))
+        state.expires_at = now + self._ttl_s
+        self._calls.move_to_end(call)
+        return state
+
+    def append(self, state: _CallState, name: object, kept: Kept) -> None:
+        """Stores an entry under that name."""
+        id = f"{self.next_number()}-0"
+        state.entries[id] = Entry(id, kept)
+        state.stored[name] = None
+        self._entries += 1
+        if len(state.entries) > KEPT_ENTRIES:
+            state.entries.popitem(last=False)
+            self._entries -= 1
+        if len(state.stored) > KEPT_ENTRIES:
+            state.stored.popitem(last=False)
+
+
+class MemoryBus(Bus):
+    """An end of a bus in memory. See `Bus` for its methods."""
+
+    def __init__(self, memory: Memory) -> None:
+        self._memory = memory
+        memory.ends.append(self)
+        self._followings: dict[Call, Following] = {}
+        self._generation = 1
+        self._came_up = trio.Event()
+
+    @property
+    def up(self) -> bool:
+        return not self._memory.down
+
+    @property
+    def generation(self) -> int:
+        return self._generation
+
+    def statistics(self) -> BusStatistics:
+        return BusStatistics(self.up, self._generation, len(self._followings), 0.0)
+
+    async def wait_up(self, after: int) -> int:
+        await trio.lowlevel.checkpoint()
+        while not self.up or self._generation <= after:
+            await self._came_up.wait()
+        return self._generation
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        task_status.started()
+        await trio.sleep_forever()
+
+    def come_up(self) -> None:
+        """The bus is back: hears what was missed."""
+        self._generation += 1
+        self._came_up.set()
+        self._came_up = trio.Event()
+        for following in tuple(self._followings.values()):
+            self._catch_up(following)
+
+    async def take_epoch(self, call: Call, stream_id: str, known: int) -> int | Down:
+        await trio.lowlevel.checkpoint()
+        if not self.up:
+            return Outcome.DOWN
+        stream = self._stream(call, stream_id)
+        stream.epoch = 1 + max(known, stream.epoch)
+        return stream.epoch
+
+    async def claim_epoch(self, call: Call, stream_id: str, epoch: int) -> int | Down:
+        await trio.lowlevel.checkpoint()
+        if not self.up:
+            return Outcome.DOWN
+        stream = self._stream(call, stream_id)
+        stream.epoch = max(epoch, stream.epoch)
+        return stream.epoch
+
+    async def publish_final(self, call: Call, final: Transcript, *, epoch: int, follows: int) -> Published:
+        await trio.lowlevel.checkpoint()
+        if not self.up:
+            return Published(Outcome.DOWN)
+        state = self._memory.call(call)
+        stream = self._stream(call, final.stream_id)
+        if epoch < stream.epoch:
+            return Published(Outcome.FENCED)
+        if final.segment_id in state.stored:
+            return Published(Outcome.STORED)
+        if final.start_sample < stream.end_sample:
+            return Published(Outcome.OVERLAPS, stream.end_sample)
+        stream.epoch, stream.end_sample = epoch, final.end_sample
+        kept = StoredFinal(final, epoch, follows)
+        self._memory.append(state, final.segment_id, kept)
+        self._tell(call, kept)
+        return Published(Outcome.STORED)
+
+    async def publish_translation(self, call: Call, translation: Translation) -> Outcome:
+        await trio.lowlevel.checkpoint()
+        if not self.up:
+            return Outcome.DOWN
+        state = self._memory.call(call)
+        name = (translation.segment_id, translation.language)
+        if name in state.stored:
+            return Outcome.ALREADY_STORED
+        self._memory.append(state, name, translation)
+        self._tell(call, translation)
+        return Outcome.STORED
+
+    def publish_partial(self, call: Call, partial: Transcript) -> None:
+        self._tell(call, partial)
+
+    async def stream_finals(self, call: Call, stream_id: str) -> tuple[StoredFinal, ...] | Down:
+        entries = await self.read(call, None)
+        if entries is Outcome.DOWN:
+            return Outcome.DOWN
+        return finals_of_stream(entries, stream_id)
+
+    async def read(self, call: Call, after: str | None) -> tuple[Entry, ...] | Down:
+        await trio.lowlevel.checkpoint()
+        return self._entries_after(call, after) if self.up else Outcome.DOWN
+
+    def follow(self, call: Call, receive: Receive, after: str | None = None) -> Following:
+        if call in self._followings:
+            raise RuntimeError("this call is followed already")
+        following = self._followings[call] = Following(call, receive, after, self._forget)
+        if self.up:
+            self._catch_up(following)
+        return following
+
+    async def announce(self, call: Call, present: Present) -> int | Down:
+        await trio.lowlevel.checkpoint()
+        if not self.up:
+            return Outcome.DOWN
+        order = self._memory.next_number()
+        present = evolve(present, order=order)
+        self._keep_present(call, present)
+        self._tell(call, Joined(present))
+        return order
+
+    async def refresh(self, call: Call, presents: Sequence[Present]) -> Outcome:
+        await trio.lowlevel.checkpoint()
+        if not self.up:
+            return Outcome.DOWN
+        kept = self._memory.call(call).present
+        for present in presents:
+            if present.client_id not in kept or kept[present.client_id][0].order <= present.order:
+                self._keep_present(call, present)
+        self._tell(call, Here(tuple(presents)))
+        return Outcome.STORED
+
+    def depart(self, call: Call, present: Present) -> None:
+        if not self.up:
+            return
+        kept = self._memory.call(call).present
+        if present.client_id in kept and kept[present.client_id][0].connection == present.connection:
+            del kept[present.client_id]
+        self._tell(call, Left(present.client_id, present.connection))
+
+    def _stream(self, call: Call, stream_id: str) -> _StreamState:
+        return self._memory.call(call).streams.setdefault(stream_id, _StreamState())
+
+    def _keep_present(self, call: Call, present: Present) -> None:
+        self._memory.call(call).present[present.client_id] = (present, trio.current_time() + PRESENCE_S)
+
+    def _entries_after(self, call: Call, after: str | None) -> tuple[Entry, ...]:
+        entries = tuple(self._memory.call(call).entries.values())
+        if after is None or (entries and place_of(entries[-1].id) < place_of(after)):  # forgotten, and begun anew
+            return entries
+        return tuple(entry for entry in entries if place_of(entry.id) > place_of(after))
+
+    def _tell(self, call: Call, event: BusEvent) -> None:
+        if not self.up:
+            return
+        for end in self._memory.ends:
+            end.hear(call, event, own=end is self)
+
+    def hear(self, call: Call, event: BusEvent, *, own: bool) -> None:
+        """Takes what this end or another published."""
+        following = self._followings.get(call)
+        if following is None:
+            return
+        if isinstance(event, StoredFinal | Translation):
+            following.after = next(reversed(self._memory.call(call).entries))
+        if not own:
+            following.receive([event], False)
+
+    def _catch_up(self, following: Following) -> None:
+        entries = self._entries_after(following.call, following.after)
+        if entries:
+            following.after = entries[-1].id
+        following.receive([entry.kept for entry in entries], not following.caught_up.is_set())
+        now = trio.current_time()
+        present = [one for one, until in self._memory.call(following.call).present.values() if until > now]
+        following.receive([Here(tuple(present))], False)
+        following.caught_up.set()
+
+    def _forget(self, following: Following) -> None:
+        with suppress(KeyError):
+            del self._followings[following.call]
