@@ -153,10 +153,11 @@ class Instance:
             self._log,
             max_waiting=settings.translation_queue,
             partials=settings.translate_partials,
+            takeover_s=2 * settings.translation_timeout_s + 1,  # two engines, one after the other, and the bus
         )
         self.bus = _make_bus(settings)
         self.journal = Journal(self.bus)
-        self.sessions = Sessions(self.bus, self.desk if self.translator.engines else None)
+        self.sessions = Sessions(self.bus, self.desk if self.translator.engines else None, self.journal.unconfirmed_of)
         self.connections = Connections(on_close=self.metrics.count_close)
         self.decoders = Decoders(settings.decode_cores, lambda owner, cpu_s: self.capacity.spent(owner, cpu_s))
         self._stream_numbers = itertools.count()

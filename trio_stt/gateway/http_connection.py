@@ -110,6 +110,8 @@ class HttpConnection(TCPServer):
         finally:
             if upgrade is None:
                 await self._close()
+            # They refer to each other and to this, and would wait for the garbage collector with all their buffers.
+            self.__dict__.clear()
         return upgrade
 
 

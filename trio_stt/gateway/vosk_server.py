@@ -70,21 +70,6 @@ class VoskServerConnection(Connection[Reply]):
         self._sample_rate = request.sample_rate
         self._partials = around.metrics.captions.labels("partial")
         self._finals = around.metrics.captions.labels("final")
-        self._stream = LockStepStream(
-            StreamConfig(
-                request.sample_rate,
-                words=around.settings.vosk_show_words,
-                max_alternatives=around.settings.vosk_alternatives,
-            ),
-            self._backlog,
-            self._outbox,
-            open_listener=lambda config: around.open_listener(
-                config, request, self.stream_id, self._backlog, self._log
-            ),
-            nobody_reads=lambda: self._nobody_reads,
-            on_heard=self._count,
-            log=self._log,
-        )
 
     async def _enter(self, held: ExitStack) -> None:
         """There is nothing to join."""
@@ -101,11 +86,26 @@ class VoskServerConnection(Connection[Reply]):
             self._spend(event.count / self._sample_rate)
 
     async def _converse(self) -> Close:
+        stream = LockStepStream(
+            StreamConfig(
+                self.request.sample_rate,
+                words=self._vosk.settings.vosk_show_words,
+                max_alternatives=self._vosk.settings.vosk_alternatives,
+            ),
+            self._backlog,
+            self._outbox,
+            open_listener=lambda config: self._vosk.open_listener(
+                config, self.request, self.stream_id, self._backlog, self._log
+            ),
+            nobody_reads=lambda: self._nobody_reads,
+            on_heard=self._count,
+            log=self._log,
+        )
         try:
-            return await self._stream.run()
+            return await stream.run()
         finally:
             with trio.CancelScope(shield=True):
-                await self._stream.aclose()
+                await stream.aclose()
 
     def _encode(self, event: Reply) -> str:
         return event.text

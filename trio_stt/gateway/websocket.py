@@ -65,6 +65,7 @@ class NativeConnection(Connection[ServerEvent]):
         self._dialect = NativeDialect(request)
         self._member = Member(request, self._outbox, self.stop)
         self._captioner: Captioner | None = None
+        self._stream: Stream | None = None
 
     def send_away(self, deadline_ms: int, reason: str) -> None:
         """Sends `goaway`. Returns at once."""
@@ -90,27 +91,29 @@ class NativeConnection(Connection[ServerEvent]):
 
     async def _converse(self) -> Close:
         captioner = publisher = None
-        if self._model is not None:
-            journal = self._call.journal.open(
-                self._session.call, self.stream_id, fenced=lambda: self.stop(REPLACED), epoch=FIRST_EPOCH
-            )
-            publisher = Publisher(self._member, self._session, journal)
-            captioner = self._captioner = self._call.make_captioner(
-                self.request, self.stream_id, self._session, publisher, self._backlog, self._model, self._log
-            )
-        self._stream = Stream(
-            self._member,
-            self._backlog,
-            captioner,
-            publisher,
-            check_language=self._check_language,
-            change_language=self._change_language,
-            check_translation=self._check_translation,
-            wait_translated=lambda: self._session.wait_translated(self.stream_id),
-        )
         try:
+            if self._model is not None:
+                journal = self._call.journal.open(
+                    self._session.call, self.stream_id, fenced=lambda: self.stop(REPLACED), epoch=FIRST_EPOCH
+                )
+                publisher = Publisher(self._member, self._session, journal)
+                captioner = self._captioner = self._call.make_captioner(
+                    self.request, self.stream_id, self._session, publisher, self._backlog, self._model, self._log
+                )
+            self._stream = Stream(
+                self._member,
+                self._backlog,
+                captioner,
+                publisher,
+                check_language=self._check_language,
+                change_language=self._change_language,
+                check_translation=self._check_translation,
+                wait_translated=lambda: self._session.wait_translated(self.stream_id),
+            )
             return await self._stream.run()
         finally:
+            # They refer back here: kept, all that a stream took would wait for the garbage collector's last generation.
+            self._captioner = self._stream = None
             if captioner is not None:
                 captioner.give_up()
             if publisher is not None:
@@ -172,6 +175,7 @@ class NativeConnection(Connection[ServerEvent]):
             due = self._sent_at + every_s
             if trio.current_time() >= due:
                 if not len(self._outbox):  # else something is about to be sent anyway
-                    self._outbox.put(Ack(self._stream.acked) if self.request.speak else Pong())
+                    stream = self._stream if self.request.speak else None
+                    self._outbox.put(Pong() if stream is None else Ack(stream.acked))
                 due = trio.current_time() + every_s
             await trio.sleep_until(due)

@@ -7,7 +7,9 @@ import logging
 import os
 import sys
 import threading
+import traceback
 from contextlib import suppress
+from pathlib import Path
 from typing import Final, NoReturn, TextIO, cast
 
 import structlog
@@ -118,3 +120,9 @@ class _Unfailing(io.TextIOBase):
 
 def _exceptions(format: str) -> list[structlog.typing.Processor]:
     return [structlog.processors.format_exc_info] if format == "json" else []
+
+
+def without_message(error: BaseException) -> str:
+    """An exception for the log where its message may hold what was said: its type, and where it arose."""
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__} at {Path(where.filename).name}:{where.lineno}"

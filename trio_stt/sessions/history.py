@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
-from itertools import islice
 from typing import Final
 
 import attrs
@@ -55,10 +54,11 @@ class History:
         Each is followed by its translations. `among`: only these segments.
         """
         wanted = None if among is None else set(among)
-        fitting = (
+        fitting = [
             remembered
-            for segment_id, remembered in reversed(self._finals.items())
+            for segment_id, remembered in self._finals.items()
             if remembered.final.client_id != besides and (wanted is None or segment_id in wanted)
-        )
-        newest_first = list(islice(fitting, count))
-        return [attrs.evolve(event, history=True) for remembered in reversed(newest_first) for event in remembered]
+        ]
+        fitting.sort(key=lambda remembered: remembered.final.timestamp)  # an outage of the bus brings some late
+        last = fitting[-count:] if count else []
+        return [attrs.evolve(event, history=True) for remembered in last for event in remembered]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final
 
 import structlog
 import trio
 
 from trio_stt.dialects.events import Transcript, Translation
+from trio_stt.operations.logs import without_message
 from trio_stt.sessions.bus import Bus, Call, Outcome, Published
 
 MAX_UNCONFIRMED: Final = 20_000
@@ -24,10 +25,12 @@ MAX_AHEAD: Final = 8
 class _Item:
     """Something on its way to the bus; `follows`: of a final, where the one before it ended."""
 
-    def __init__(self, kept: Transcript | Translation, follows: int) -> None:
+    def __init__(self, kept: Transcript | Translation, follows: int, number: int) -> None:
         self.kept = kept
         self.follows = follows
+        self.number = number
         self.published: Published | None = None
+        self.given_up = False
 
 
 class StreamJournal:
@@ -43,6 +46,8 @@ class StreamJournal:
         self._end_sample = from_sample  # of the last final
         self._fenced = fenced
         self._waiting: deque[_Item] = deque()
+        self._added = 0
+        self._fenced_out = False
         self._writing = False
         self._written = trio.Event()  # one more was written, or could not be
         self._confirmed = trio.Event()
@@ -50,8 +55,8 @@ class StreamJournal:
 
     @property
     def confirmed(self) -> bool:
-        """Whether the bus has everything that it will ever have of this stream so far."""
-        return not self._waiting
+        """Whether the bus has everything of this stream so far. Never again once a newer connection has it."""
+        return self._confirmed.is_set() and not self._fenced_out
 
     @property
     def unconfirmed(self) -> int:
@@ -61,7 +66,8 @@ class StreamJournal:
     async def wait_confirmed(self, within_s: float) -> bool:
         """Returns when everything so far is confirmed, or after that time; whether it is. May be cancelled."""
         with trio.move_on_after(within_s):
-            await self._confirmed.wait()
+            while not self._confirmed.is_set():
+                await self._confirmed.wait()
         return self.confirmed
 
     async def store(self, kept: Transcript | Translation) -> Published:
@@ -69,7 +75,7 @@ class StreamJournal:
         item = self._add(kept)
         try:
             await trio.lowlevel.checkpoint()
-            while item.published is None and self._journal.in_step and len(self._waiting) <= MAX_AHEAD:
+            while not item.published and not item.given_up and self._journal.in_step and self._is_near(item):
                 if self._writing:
                     await self._written.wait()
                 else:
@@ -78,6 +84,9 @@ class StreamJournal:
             if item.published is None:
                 self._journal.wake()
         return item.published or Published(Outcome.DOWN)
+
+    def _is_near(self, item: _Item) -> bool:
+        return item.number - self._waiting[0].number <= MAX_AHEAD
 
     def keep(self, kept: Transcript | Translation) -> None:
         """The same without waiting for it: it is stored as soon as possible."""
@@ -103,7 +112,13 @@ class StreamJournal:
             published = await self._write(first)
             if published.outcome is not Outcome.DOWN:
                 first.published = published
-                self.drop_first()
+                self._drop(first)
+                if not self._waiting:
+                    self._confirmed.set()
+        except Exception as error:  # noqa: BLE001  (a boundary: what one caption provokes must not end everybody's journal)
+            published = Published(Outcome.DOWN)
+            self._journal.log_fault(error)
+            self.give_up(first)
         finally:
             self._writing = False
             self._written.set()
@@ -111,7 +126,11 @@ class StreamJournal:
         if self._waiting:
             self._journal.wake()
         if published.outcome is Outcome.FENCED:
-            self._fenced()
+            self._lose()
+
+    def _lose(self) -> None:
+        self._fenced_out = True
+        self._fenced()
 
     async def claim(self) -> bool:
         """Tells the bus that this epoch is alive; False if it does not answer."""
@@ -119,18 +138,35 @@ class StreamJournal:
         if highest is Outcome.DOWN:
             return False
         if highest > self.epoch:
-            self._fenced()
+            self._lose()
         return True
 
-    def drop_first(self) -> None:
-        """The first does not wait any more."""
-        self._waiting.popleft()
+    def give_up_one(self) -> bool:
+        """Gives up one that waits, translations first, then the oldest final; False if there is none to give up."""
+        candidates = list(self._waiting)[self._writing : -1]  # the last may have come just now
+        if not candidates:
+            return False
+        self.give_up(next((item for item in candidates if isinstance(item.kept, Translation)), candidates[0]))
+        return True
+
+    def give_up(self, item: _Item) -> None:
+        """It will not be written. Nothing is confirmed by that."""
+        item.given_up = True
+        self._drop(item)
+        self._journal.given_up += 1
+
+    @property
+    def kept(self) -> Iterator[Transcript | Translation]:
+        """What the bus may not have."""
+        return (item.kept for item in self._waiting)
+
+    def _drop(self, item: _Item) -> None:
+        self._waiting.remove(item)
         self._journal.removed(self)
-        if not self._waiting:
-            self._confirmed.set()
 
     def _add(self, kept: Transcript | Translation) -> _Item:
-        item = _Item(kept, self._end_sample)
+        self._added += 1
+        item = _Item(kept, self._end_sample, self._added)
         if isinstance(kept, Transcript):
             self._end_sample = kept.end_sample
         self._waiting.append(item)
@@ -160,6 +196,7 @@ class Journal:
         self._live: dict[StreamJournal, None] = {}
         self._waiting: dict[StreamJournal, None] = {}  # streams with something that waits, the longest waiting first
         self._wake = trio.Event()
+        self._said_full = False
         self._log = structlog.get_logger()
 
     @property
@@ -192,6 +229,10 @@ class Journal:
                 await next(iter(self._waiting)).wait_confirmed(within_s)
         return not self._waiting
 
+    def unconfirmed_of(self, call: Call) -> list[Transcript | Translation]:
+        """What was said in that call here and the bus may not have, each stream's in order."""
+        return [kept for stream in self._waiting if stream.call == call for kept in stream.kept]
+
     # ── for the streams ──────────────────────────────────────────────────────────────────────────────────────────
 
     def added(self, stream: StreamJournal) -> None:
@@ -204,8 +245,12 @@ class Journal:
     def removed(self, stream: StreamJournal) -> None:
         """Something less waits in it."""
         self.unconfirmed -= 1
-        if stream.confirmed:
+        if not stream.unconfirmed:
             del self._waiting[stream]
+
+    def log_fault(self, error: Exception) -> None:
+        """One caption could not be written for a fault of ours."""
+        self._log.error("bus_caption_given_up", error=without_message(error))
 
     def closed(self, stream: StreamJournal) -> None:
         """Its connection has ended."""
@@ -240,11 +285,8 @@ class Journal:
             await trio.lowlevel.checkpoint()
 
     def _give_up_one(self) -> bool:
-        for stream in self._waiting:
-            if not stream.writing:
-                if not self.given_up:
-                    self._log.error("bus_journal_full", unconfirmed=self.unconfirmed)
-                self.given_up += 1
-                stream.drop_first()
-                return True
-        return False
+        """Of the stream of which most waits, so that one busy call costs no other its captions."""
+        if not self._said_full:
+            self._said_full = True
+            self._log.error("bus_journal_full", unconfirmed=self.unconfirmed)
+        return max(self._waiting, key=lambda stream: stream.unconfirmed).give_up_one()

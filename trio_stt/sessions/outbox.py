@@ -16,6 +16,10 @@ MAX_MESSAGES = 1024
 """Messages that may wait for one client; one more and the client counts as reading too slowly."""
 
 
+class _Late:
+    """The place of an event that does not count for the bound."""
+
+
 class Outbox(Generic[Event]):
     """A queue with one reader. Putting never waits; a full box is `overflowing`, and its owner closes the client.
 
@@ -29,6 +33,7 @@ class Outbox(Generic[Event]):
         self._arrived = trio.Event()
         self._taken = trio.Event()
         self._close: Close | None = None
+        self._late = 0  # of these, how many do not count for the bound
         self.replaced = 0
 
     def __len__(self) -> int:
@@ -37,7 +42,11 @@ class Outbox(Generic[Event]):
     @property
     def overflowing(self) -> bool:
         """Whether more waits than may."""
-        return len(self._waiting) > self._max_messages
+        return self._counted > self._max_messages
+
+    @property
+    def _counted(self) -> int:
+        return len(self._waiting) - self._late
 
     @property
     def closed(self) -> bool:
@@ -46,16 +55,22 @@ class Outbox(Generic[Event]):
 
     async def wait_for_room(self) -> None:
         """Returns when at most half of the messages wait that may, or the box is closed. May be cancelled."""
-        while len(self._waiting) > self._max_messages // 2 and self._close is None:
+        while self._counted > self._max_messages // 2 and self._close is None:
             self._taken = trio.Event()
             await self._taken.wait()
 
-    def put(self, event: Event) -> None:
-        """Queues `event`; after `close` it is dropped."""
+    def put(self, event: Event, *, late: bool = False) -> None:
+        """Queues `event`; after `close` it is dropped.
+
+        `late`: it comes with many others at once for no fault of the reader, and does not count for the bound.
+        """
         if self._close is not None:
             return
         key: object = object()
-        if isinstance(event, Transcript):
+        if late:
+            key = _Late()
+            self._late += 1
+        elif isinstance(event, Transcript):
             partial = ("partial", event.stream_id)
             self.replaced += self._waiting.pop(partial, None) is not None
             key = key if event.is_final else partial
@@ -82,6 +97,7 @@ class Outbox(Generic[Event]):
     def abandon(self, close: Close) -> None:
         """Drops what waits; `close` is next."""
         self._waiting.clear()
+        self._late = 0
         self._close = close
         self._arrived.set()
         self._taken.set()
@@ -93,6 +109,8 @@ class Outbox(Generic[Event]):
             await self._arrived.wait()
         if self._waiting:
             self._taken.set()
-            return self._waiting.popitem(last=False)[1]
+            key, event = self._waiting.popitem(last=False)
+            self._late -= isinstance(key, _Late)
+            return event
         assert self._close is not None  # noqa: S101  (the loop above ended for one of the two)
         return self._close

@@ -40,6 +40,12 @@ CATCH_UP_S: Final = 0.3
 REFRESH_EVERY_S: Final = PRESENCE_S / 3
 """How often the other instances are told who is still here."""
 
+LATE_S: Final = 5.0
+"""A final that is older was held up on its way: by an outage of the bus."""
+
+REFRESH_PAUSE_S: Final = 0.1
+"""The other instances are told of changes at most so often."""
+
 REMEMBERED_NAMES: Final = 2 * KEPT_ENTRIES
 """Finals and translations that are known to have been delivered; twice what the bus could bring again."""
 
@@ -47,6 +53,14 @@ REMEMBERED_NAMES: Final = 2 * KEPT_ENTRIES
 def call_of(request: StreamRequest) -> Call:
     """The call that a client asks for."""
     return Call(request.tenant, request.session_id)
+
+
+def _heard_no_more(events: Sequence[BusEvent], earlier: bool) -> None:
+    """A call that has ended hears nothing."""
+
+
+def _ended(close: Close) -> None:
+    """A connection that has ended is not closed again."""
 
 
 class Member:
@@ -59,6 +73,8 @@ class Member:
         self.stop = stop
         self.connection = secrets.token_hex(6)
         """Tells this connection of the client from its others."""
+        self.told: Present | None = None
+        """What the other instances were last told of it, or are about to be."""
         self.order = 0
         """What the bus gave this connection; 0: nothing yet."""
         self.on_change: Callable[[], None] = lambda: None
@@ -79,6 +95,11 @@ class Member:
         """Who this is, unique in the session."""
         return self._request.client_id
 
+    def let_go(self) -> None:
+        """The connection has ended: it is referred to no more, so that its memory is free at once."""
+        self.stop = _ended
+        self.on_change = lambda: None
+
     def deliver(self, event: ServerEvent) -> None:
         """Queues `event` if this client asked for its kind. Never waits; a client with a full outbox is closed 4008."""
         if isinstance(event, Transcript):
@@ -90,9 +111,16 @@ class Member:
                 return
         elif isinstance(event, Presence) and not self._request.presence:
             return
-        self.outbox.put(event)
+        self.outbox.put(event, late=_is_late(event))
         if self.outbox.overflowing:
             self.stop(READS_TOO_SLOWLY)
+
+
+def _is_late(event: ServerEvent) -> bool:
+    """Whether it comes with many others: as history, or because the bus was away. The reader is not to blame then."""
+    if not isinstance(event, Transcript | Translation):
+        return False
+    return event.history or (event.is_final and time.time() - event.timestamp > LATE_S)
 
 
 @frozen
@@ -110,12 +138,14 @@ class Session:
         self,
         call: Call,
         bus: Bus,
-        on_change: Callable[[], None] = lambda: None,
+        on_change: Callable[[Session], None] = lambda session: None,
         desk: TranslationDesk | None = None,
+        unconfirmed: Iterable[Transcript | Translation] = (),
     ) -> None:
-        """`on_change` is called when the other instances should be told of a member anew.
+        """`on_change` is called with this when the other instances should be told of a member anew.
 
-        `desk`: where captions are translated; None: nowhere.
+        `desk`: where captions are translated; None: nowhere. `unconfirmed`: what was said in this call here before,
+        and the bus does not have yet.
         """
         self.call = call
         self.joining = 0
@@ -130,6 +160,9 @@ class Session:
         self._translates_partials = desk is not None and desk.partials
         self._delivered: OrderedDict[Hashable, None] = OrderedDict()
         self._began = time.time()
+        for event in unconfirmed:  # the bus will not bring what this instance itself wrote
+            if self._is_new(event):
+                self.history.add(event)
         self._following = bus.follow(call, self._receive)
 
     def __len__(self) -> int:
@@ -181,6 +214,7 @@ class Session:
             older.stop(REPLACED)
         elif member.client_id not in self._remote:
             self._tell_presence("joined", member.client_id)
+        member.told = attrs.evolve(self._present(member), order=0)
         self._prepare(languages_of(member.request))
         self._tell_history(member)
 
@@ -217,8 +251,11 @@ class Session:
                 self._forget(remote.present.client_id)
 
     def _member_changed(self, member: Member) -> None:
-        self._prepare(languages_of(member.request))
-        self._on_change()
+        present = attrs.evolve(self._present(member), order=0)
+        if present != member.told:
+            member.told = present
+            self._prepare(languages_of(member.request))
+            self._on_change(self)
 
     def _reads_partials(self, member: Member) -> bool:
         request = member.request
@@ -231,6 +268,7 @@ class Session:
     def end(self) -> None:
         """Nothing is heard of the call any more."""
         self._following.close()
+        self._following.receive = _heard_no_more  # else each would keep the other
 
     # ── what members hear ────────────────────────────────────────────────────────────────────────────────────────
 
@@ -336,10 +374,11 @@ class Session:
 
     def _tell_history(self, member: Member, *, among: Sequence[str] | None = None) -> None:
         """What it asked for of what was said before it came; `among`: of these segments only."""
-        for event in self.history.recent(member.request.history, besides=member.client_id, among=among):
+        events = self.history.recent(member.request.history, besides=member.client_id, among=among)
+        for event in events:
             member.deliver(event)
-            if self._translations is not None and isinstance(event, Transcript):
-                self._translations.recall(member, event)
+        if self._translations is not None:
+            self._translations.recall(member, [event for event in events if isinstance(event, Transcript)])
 
     def _receive_present(self, present: Present) -> None:
         known = self._remote.get(present.client_id)
@@ -378,12 +417,19 @@ class Sessions:
     Tenants name their calls as they like: those of different tenants have nothing to do with each other.
     """
 
-    def __init__(self, bus: Bus, desk: TranslationDesk | None = None) -> None:
-        """`desk`: where captions are translated; None: nowhere."""
+    def __init__(
+        self,
+        bus: Bus,
+        desk: TranslationDesk | None = None,
+        unconfirmed: Callable[[Call], Iterable[Transcript | Translation]] = lambda call: (),
+    ) -> None:
+        """`desk`: where captions are translated; None: nowhere. `unconfirmed`: what of a call the bus may not have."""
         self._bus = bus
         self._desk = desk
+        self._unconfirmed = unconfirmed
         self._sessions: dict[Call, Session] = {}
-        self._changed = trio.Event()
+        self._changed: dict[Session, None] = {}  # of whose members the others are to be told
+        self._some_changed = trio.Event()
 
     def __len__(self) -> int:
         return len(self._sessions)
@@ -412,7 +458,8 @@ class Sessions:
         call = call_of(member.request)
         session = self._sessions.get(call)
         if session is None:
-            session = self._sessions[call] = Session(call, self._bus, self._change, self._desk)
+            session = Session(call, self._bus, self._change, self._desk, self._unconfirmed(call))
+            self._sessions[call] = session
         session.joining += 1
         try:
             await session.wait_caught_up()
@@ -429,26 +476,35 @@ class Sessions:
         if session is not None:
             session.leave(member)
             self._end_if_empty(session)
+        member.let_go()
 
     async def run(self) -> None:
         """Keeps the other instances informed of who is here. Runs until cancelled."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._watch_bus)
+            all_due = trio.current_time()
             while True:
-                with trio.move_on_after(REFRESH_EVERY_S):
-                    await self._changed.wait()
-                self._changed = trio.Event()
-                for session in self:
+                with trio.move_on_at(all_due):
+                    await self._some_changed.wait()
+                await trio.sleep(REFRESH_PAUSE_S)
+                if trio.current_time() >= all_due:
+                    all_due = trio.current_time() + REFRESH_EVERY_S
+                    self._changed = dict.fromkeys(self)
+                changed, self._changed = self._changed, {}
+                self._some_changed = trio.Event()
+                for session in changed:
                     await session.refresh()
 
     async def _watch_bus(self) -> None:
         generation = 0
         while True:
             generation = await self._bus.wait_up(generation)
-            self._change()
+            for session in self:
+                self._change(session)
 
-    def _change(self) -> None:
-        self._changed.set()
+    def _change(self, session: Session) -> None:
+        self._changed[session] = None
+        self._some_changed.set()
 
     def _end_if_empty(self, session: Session) -> None:
         if not len(session) and not session.joining and self._sessions.get(session.call) is session:

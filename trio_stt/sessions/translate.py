@@ -6,6 +6,7 @@ A `CallTranslations` belongs to a session and never waits; what it wants done it
 
 from __future__ import annotations
 
+import random
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
@@ -19,6 +20,7 @@ from attrs import define, field
 
 from trio_stt.dialects.events import Failure, ServerEvent, StreamRequest, Transcript, Translation
 from trio_stt.dialects.request import Refusal, primary_subtag, shown
+from trio_stt.operations.logs import without_message
 from trio_stt.operations.metrics import Metrics
 from trio_stt.sessions.history import History
 from trio_stt.translation.translator import TranslationUnavailableError, Translator
@@ -28,9 +30,10 @@ UNAVAILABLE = "translation_unavailable"
 
 OVERLOADED = "this server has too much to translate"
 
-ELSEWHERE_S = 5.0
-"""A translation of what was spoken on another instance is made here if it has not come so long after its final: longer
-than an instance that works takes (`TRANSLATION_TIMEOUT_S`)."""
+FAULTY = "translation has failed"
+
+TAKEOVER_SPREAD_S = 1.0
+"""Instances that take over a translation which has not come do so within this time, not all at once."""
 
 NEW_WORDS = 3
 """An unfinished caption is translated again when so many more of its words have become stable."""
@@ -39,9 +42,6 @@ Task = Callable[[], Awaitable[None]]
 
 Publish = Callable[[Translation], Awaitable[None]]
 """Brings a translation to everybody who wants it."""
-
-Make = Callable[[str], Awaitable[None]]
-"""Makes the translation into a language."""
 
 
 class Reader(Protocol):
@@ -96,11 +96,17 @@ class TranslationDesk:
         *,
         max_waiting: int,
         partials: bool = False,
+        takeover_s: float = 7.0,
     ) -> None:
-        """`max_waiting`: tasks brought and not done; `partials`: unfinished captions are translated too."""
+        """`max_waiting`: tasks brought and not done; `partials`: unfinished captions are translated too.
+
+        `takeover_s`: a translation of what was spoken on another instance is made here if it has not come so long after
+        its final; longer than an instance that works may take.
+        """
         self.translator = translator
         self.metrics = metrics
         self.partials = partials
+        self.takeover_s = takeover_s
         self._log = log
         self._max_waiting = max_waiting
         self._waiting = 0
@@ -136,6 +142,17 @@ class TranslationDesk:
             self._nursery.start_soon(self._work, lane)
         return True
 
+    def start(self, task: Task) -> bool:
+        """Starts what only waits, and brings work later if need be. False: this does not run."""
+        if self._nursery is None:
+            return False
+        self._nursery.start_soon(task)
+        return True
+
+    def log_fault(self, error: Exception) -> None:
+        """A translation failed for a fault of ours."""
+        self._log.error("translation_task_failed", error=without_message(error))
+
     def prepare(self, languages: Iterable[str]) -> None:
         """Somebody wants translations into these: their engines are loaded. Returns at once."""
         new = {primary_subtag(tag) for tag in languages} - self._prepared
@@ -155,8 +172,8 @@ class TranslationDesk:
                 task = tasks.popleft()
                 try:
                     await task()
-                except Exception:  # noqa: BLE001  (a boundary: one call's fault is not another's)
-                    self._log.exception("translation_task_failed")
+                except Exception as error:  # noqa: BLE001  (a boundary: one call's fault is not another's)
+                    self.log_fault(error)
                 finally:
                     self._waiting -= 1
         finally:
@@ -202,13 +219,15 @@ class CallTranslations(Generic[ReaderT]):
     """The translations of one call. Nothing here waits or has a checkpoint, but the tasks that are brought.
 
     The instance where a final was spoken translates it for everybody. Another that has heard nothing of a translation
-    for `ELSEWHERE_S` makes it itself.
+    for the desk's `takeover_s` makes it itself.
     """
 
     def __init__(self, desk: TranslationDesk, call: TranslatedCall[ReaderT]) -> None:
         self._desk = desk
         self._call = call
-        self._coming: dict[tuple[str, str], trio.Event] = {}  # by segment and language: everybody will be told
+        self._coming: set[tuple[str, str]] = set()  # segment and language: everybody will be told
+        self._awaited: deque[tuple[float, Transcript, Sequence[str]]] = deque()  # until when, from elsewhere
+        self._takeover_s = desk.takeover_s + random.uniform(0, TAKEOVER_SPREAD_S)
         self._late: dict[tuple[str, str], list[ReaderT]] = {}  # those who wait for it as history
         self._open: dict[str, _Open] = {}  # by stream
         self._told: set[str] = set()
@@ -222,7 +241,7 @@ class CallTranslations(Generic[ReaderT]):
         if isinstance(event, Transcript):
             self._open.pop(event.stream_id, None)
         else:
-            self._has_come(event.segment_id, event.language)
+            self._coming.discard((event.segment_id, event.language))
 
     def translate(self, final: Transcript, publish: Publish) -> None:
         """A final was spoken here: has it translated once into each language that anybody wants."""
@@ -231,33 +250,31 @@ class CallTranslations(Generic[ReaderT]):
         )
         if final.text:
             self._expect_all(final, tags)
-            self._bring_or_give_up(final.stream_id, final, tags, partial(self._make, final, publish=publish))
+            self._bring(final.stream_id, final, tags, publish)
 
     def expect(self, final: Transcript) -> None:
         """A final was spoken elsewhere: what members here want is made here unless it comes in time."""
-        if final.text:
-            tags = [
-                tag for tag in self._wanted_here(final) if not self._call.history.has_translation(final.segment_id, tag)
-            ]
+        tags = [
+            tag for tag in self._wanted_here(final) if not self._call.history.has_translation(final.segment_id, tag)
+        ]
+        if final.text and tags and (self._awaited or self._desk.start(self._take_over)):
             self._expect_all(final, tags)
-            deadline = trio.current_time() + ELSEWHERE_S
-            lane = ("elsewhere", final.stream_id)
-            if not self._bring(lane, tags, partial(self._make_unless_it_comes, final, deadline=deadline)):
-                for tag in tags:
-                    self._has_come(final.segment_id, tag)  # it will; only nobody watches over it
+            self._awaited.append((trio.current_time() + self._takeover_s, final, tags))
 
-    def recall(self, reader: ReaderT, final: Transcript) -> None:
-        """Has made for a late joiner what the history lacks of a final's translations."""
-        missing = []
-        for tag in languages_of(reader.request, spoken=final.language):
-            name = final.segment_id, tag
-            if name in self._coming or self._call.history.has_translation(*name):
-                continue
-            if name not in self._late:
-                missing.append(tag)
-            self._late.setdefault(name, []).append(reader)
-        lane = "history", reader.request.client_id, id(self)
-        self._bring_or_give_up(lane, final, missing, partial(self._make_for_late, final))
+    def recall(self, reader: ReaderT, finals: Sequence[Transcript]) -> None:
+        """Has made for a late joiner what the history lacks of the translations of finals."""
+        missing: list[tuple[Transcript, str]] = []
+        for final in finals:
+            for tag in languages_of(reader.request, spoken=final.language):
+                name = final.segment_id, tag
+                if name in self._coming or self._call.history.has_translation(*name):
+                    continue
+                if name not in self._late:
+                    missing.append((final, tag))
+                self._late.setdefault(name, []).append(reader)
+        if missing and not self._desk.bring(("history", id(self)), partial(self._make_for_late, missing)):
+            for final, tag in missing:
+                self._give_up(final, tag, OVERLOADED)
 
     async def wait_done(self, stream_id: str) -> None:
         """Returns when all captions of that stream so far are translated, or given up. May be cancelled."""
@@ -269,59 +286,57 @@ class CallTranslations(Generic[ReaderT]):
         )
 
     def _expect_all(self, final: Transcript, tags: Iterable[str]) -> None:
-        self._coming.update({(final.segment_id, tag): trio.Event() for tag in tags})
+        self._coming.update((final.segment_id, tag) for tag in tags)
 
-    def _has_come(self, segment_id: str, tag: str) -> None:
-        coming = self._coming.pop((segment_id, tag), None)
-        if coming is not None:
-            coming.set()
+    async def _take_over(self) -> None:
+        """Brings what does not come, in order. Of several instances one is first, and the others then have it."""
+        await trio.lowlevel.checkpoint()
+        while self._awaited:
+            deadline, final, tags = self._awaited[0]
+            await trio.sleep_until(deadline)
+            missing = [tag for tag in tags if (final.segment_id, tag) in self._coming]
+            self._bring(("elsewhere", final.stream_id), final, missing, self._call.publish_translation)
+            self._awaited.popleft()
 
-    def _bring(self, lane: object, tags: Sequence[str], make: Make) -> bool:
-        """Has `make` called for each of the tags. False: too much waits."""
-
+    def _bring(self, lane: object, final: Transcript, tags: Sequence[str], publish: Publish) -> None:
         async def make_all() -> None:
             async with trio.open_nursery() as nursery:
                 for tag in tags:
-                    nursery.start_soon(make, tag)
+                    nursery.start_soon(self._make, final, tag, publish)
 
-        return not tags or self._desk.bring(lane, make_all)
-
-    def _bring_or_give_up(self, lane: object, final: Transcript, tags: Sequence[str], make: Make) -> None:
-        if not self._bring(lane, tags, make):
+        if tags and not self._desk.bring(lane, make_all):
             for tag in tags:
                 self._give_up(final, tag, OVERLOADED)
 
-    async def _make_unless_it_comes(self, final: Transcript, tag: str, *, deadline: float) -> None:
-        coming = self._coming.get((final.segment_id, tag))
-        if coming is None:
-            return
-        with trio.move_on_at(deadline):
-            await coming.wait()
-            return
-        await self._make(final, tag, publish=self._call.publish_translation)
-
-    async def _make(self, final: Transcript, tag: str, *, publish: Publish) -> None:
+    async def _make(self, final: Transcript, tag: str, publish: Publish) -> None:
         """Translates for everybody."""
-        try:
-            translation = await self._translation(final, tag)
-        except TranslationUnavailableError as error:
-            self._give_up(final, tag, str(error))
-            return
-        if translation.translation:
+        translation = await self._translation_or_none(final, tag)
+        if translation is not None:
             self._desk.metrics.translation_seconds.observe(max(0.0, time.time() - final.timestamp))
-            await publish(translation)  # `delivered` hears of it, now or when another instance's comes over the bus
-        else:
-            self._has_come(final.segment_id, tag)
+            await publish(translation)  # `delivered` hears of it, now or when another instance's comes
 
-    async def _make_for_late(self, final: Transcript, tag: str) -> None:
+    async def _make_for_late(self, missing: Sequence[tuple[Transcript, str]]) -> None:
+        for final, tag in missing:
+            translation = await self._translation_or_none(final, tag)
+            readers = self._late.pop((final.segment_id, tag), [])
+            if translation is not None:
+                self._call.recall(translation, readers)
+
+    async def _translation_or_none(self, final: Transcript, tag: str) -> Translation | None:
+        """None: there is none, and who waits for it was told if that is a failure."""
         try:
             translation = await self._translation(final, tag)
-            if translation.translation:
-                self._call.recall(translation, self._late[final.segment_id, tag])
         except TranslationUnavailableError as error:
             self._give_up(final, tag, str(error))
-        finally:
-            self._late.pop((final.segment_id, tag), None)
+            return None
+        except Exception as error:  # noqa: BLE001  (a boundary: one language's fault is not another's)
+            self._desk.log_fault(error)
+            self._give_up(final, tag, FAULTY)
+            return None
+        if not translation.translation:
+            self._coming.discard((final.segment_id, tag))
+            return None
+        return translation
 
     async def _translation(self, caption: Transcript, tag: str) -> Translation:
         text = await self._desk.translator.translate(
@@ -346,7 +361,7 @@ class CallTranslations(Generic[ReaderT]):
         self._desk.metrics.translations.labels("missing").inc()
         losers = self._late.pop((final.segment_id, tag), [])
         if (final.segment_id, tag) in self._coming:
-            self._has_come(final.segment_id, tag)
+            self._coming.discard((final.segment_id, tag))
             losers += [reader for reader in self._call if tag in languages_of(reader.request, spoken=final.language)]
         for reader in losers:
             if reader.request.client_id not in self._told:

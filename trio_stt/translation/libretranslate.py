@@ -66,7 +66,7 @@ class LibreTranslate:
         translated = answer.get("translatedText") if isinstance(answer, dict) else None
         if not isinstance(translated, str):
             raise TranslationError("the LibreTranslate server's answer holds no translatedText")
-        return translated
+        return translated.encode("utf-8", "replace").decode()  # half a surrogate pair could be sent to nobody
 
     def _code(self, language: str) -> str:
         return self._codes.get(language, language)

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import traceback
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import product
-from pathlib import Path
 from typing import TypeVar
 
 import structlog
 import trio
 
+from trio_stt.operations.logs import without_message
 from trio_stt.recognition.breaker import Breaker
 from trio_stt.translation.engine import TranslationEngine, TranslationError
 from trio_stt.translation.writing import write
@@ -52,10 +51,7 @@ class _Station:
             except TranslationError:
                 raise
             except Exception as error:  # a boundary: a library's fault is not the call's
-                # Its message may hold what was said, which no log shall; where it arose tells as much.
-                where = traceback.extract_tb(error.__traceback__)[-1]
-                place = f"{Path(where.filename).name}:{where.lineno}"
-                raise TranslationError(f"{self.engine.name} failed: {type(error).__name__} at {place}") from error
+                raise TranslationError(f"{self.engine.name} failed: {without_message(error)}") from error
 
         return await trio.to_thread.run_sync(guarded, limiter=self._limiter, abandon_on_cancel=True)
 

@@ -64,7 +64,7 @@ class Instance:
         self.bus = LossyBus(memory)
         self.journal = Journal(self.bus)
         self.desk = desk
-        self.sessions = Sessions(self.bus, desk)
+        self.sessions = Sessions(self.bus, desk, self.journal.unconfirmed_of)
 
     async def run(self) -> None:
         async with trio.open_nursery() as nursery:

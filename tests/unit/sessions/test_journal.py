@@ -120,7 +120,7 @@ async def test_a_fenced_stream_is_told_and_stores_nothing_more(desk):
     await desk.bus.take_epoch(CALL, ann.journal.stream_id, 1)
     assert (await ann.journal.store(caption(ann, "mine"))).outcome is Outcome.FENCED
     assert desk.fenced == [ann.journal.stream_id]
-    assert ann.journal.confirmed
+    assert not ann.journal.confirmed  # nothing that it says will ever be there
     assert await desk.stored() == []
 
 
@@ -163,21 +163,107 @@ async def test_a_final_waits_for_a_translation_that_is_being_written_and_is_stor
     assert sorted(await desk.stored()) == ["one", "two", "um"]
 
 
-async def test_when_too_much_waits_the_oldest_is_given_up_and_counted(autojump_clock, nursery, quiet_logs):
+async def test_when_too_much_waits_the_busiest_stream_gives_up_its_oldest(autojump_clock, nursery, quiet_logs):
     desk = Desk(max_unconfirmed=5)
     nursery.start_soon(desk.journal.run)
     ann, bob = desk.speakers
     desk.memory.stop()
-    for number in range(4):
+    bob.journal.keep(caption(bob, "bob 0"))
+    for number in range(6):
         ann.journal.keep(caption(ann, f"ann {number}"))
-        bob.journal.keep(caption(bob, f"bob {number}"))
+    bob.journal.keep(caption(bob, "bob 1"))
     assert desk.journal.unconfirmed == 5
     assert desk.journal.given_up == 3
+    assert not ann.journal.confirmed
     desk.memory.start()
     assert await desk.journal.wait_empty(2)
-    assert await desk.stored() == ["ann 3", "bob 0", "bob 1", "bob 2", "bob 3"]
+    assert sorted(await desk.stored()) == ["ann 3", "ann 4", "ann 5", "bob 0", "bob 1"]
     finals = await desk.bus.stream_finals(CALL, ann.journal.stream_id)
-    assert [one.follows for one in finals] == [300]  # so that a reader sees what is missing
+    assert finals[0].follows == 300  # so that a reader sees what is missing
+
+
+async def test_translations_are_given_up_before_finals(autojump_clock, nursery, quiet_logs):
+    desk = Desk(max_unconfirmed=4)
+    nursery.start_soon(desk.journal.run)
+    ann, _ = desk.speakers
+    desk.memory.stop()
+    for number in range(3):
+        final = caption(ann, f"{number}")
+        ann.journal.keep(final)
+        ann.journal.keep(translated(final, f"t{number}"))
+    desk.memory.start()
+    assert await desk.journal.wait_empty(2)
+    assert await desk.stored() == ["0", "1", "2", "t2"]
+
+
+async def test_what_is_given_up_while_it_is_waited_for_is_not_waited_for_any_more(autojump_clock, nursery, quiet_logs):
+    desk = Desk(max_unconfirmed=3)
+    ann, _ = desk.speakers  # the journal does not run: nothing is in step, nothing is written
+    outcomes = []
+
+    async def store(text):
+        outcomes.append((await ann.journal.store(caption(ann, text))).outcome)
+
+    for number in range(6):
+        nursery.start_soon(store, f"{number}")
+    await trio.sleep(1)
+    assert outcomes == [Outcome.DOWN] * 6
+    assert desk.journal.given_up == 3
+
+
+async def test_a_caption_that_cannot_be_written_costs_only_itself(desk, quiet_logs):
+    ann, bob = desk.speakers
+    publish = desk.bus.publish_final
+
+    async def fail(call, final, **where):
+        if final.text == "poison":
+            raise ValueError(final.text)
+        return await publish(call, final, **where)
+
+    desk.bus.publish_final = fail
+    for speaker in (ann, bob):
+        for text in ("before", "poison", "after"):
+            await speaker.journal.store(caption(speaker, text))
+    assert await desk.journal.wait_empty(2)
+    assert sorted(await desk.stored()) == ["after", "after", "before", "before"]
+    assert desk.journal.given_up == 2
+
+
+async def test_a_final_is_stored_before_it_counts_however_many_translations_follow_it(desk):
+    ann, _ = desk.speakers
+    first = caption(ann, "one")
+    await ann.journal.store(first)
+    outcomes = []
+
+    async def store_final():
+        outcomes.append((await ann.journal.store(caption(ann, "two"))).outcome)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(ann.journal.store, translated(first, "um"))
+        nursery.start_soon(store_final)
+        await trio.lowlevel.checkpoint()
+        for number in range(30):
+            nursery.start_soon(ann.journal.store, translated(first, "x", f"l{number}"))
+    assert outcomes == [Outcome.STORED]
+
+
+async def test_who_waits_until_all_is_confirmed_waits_for_what_comes_meanwhile_too(desk):
+    ann, _ = desk.speakers
+    desk.memory.stop()
+    final = caption(ann, "one")
+    ann.journal.keep(final)
+    seen = []
+
+    async def wait():
+        seen.append(await ann.journal.wait_confirmed(5))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(wait)
+        await wait_all_tasks_blocked()
+        ann.journal._confirmed.set()  # as it is at the moment when the last was written
+        ann.journal.keep(translated(final, "um"))
+        desk.memory.start()
+    assert seen == [True]
 
 
 async def test_a_cancelled_store_is_made_up_for(desk):

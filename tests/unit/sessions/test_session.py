@@ -1,3 +1,6 @@
+import time
+
+import attrs
 import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
@@ -199,7 +202,7 @@ async def test_a_member_whose_outbox_overflows_is_closed_and_the_others_are_not(
     assert quick.closes == []
 
 
-async def test_partials_go_to_other_instances_only_if_somebody_there_reads_them(instance, other):
+async def test_partials_go_to_other_instances_only_if_somebody_there_reads_them(autojump_clock, instance, other):
     ann = await instance.join(Client("ann", partials=False))
     assert not ann.session.wants_partials
     bob = await other.join(Client("bob"))
@@ -207,8 +210,82 @@ async def test_partials_go_to_other_instances_only_if_somebody_there_reads_them(
     await ann.publisher.publish(caption(ann, "hel", is_final=False))
     assert bob.texts == ["hel"]
     bob.member.request = Client("bob", partials=False).member.request
-    await wait_all_tasks_blocked()
+    await trio.sleep(1)
     assert not ann.session.wants_partials
+
+
+async def test_the_others_are_told_of_changes_only_and_only_of_the_call_that_changed(autojump_clock, instance, other):
+    ann, _ = await instance.join(Client("ann")), await instance.join(Client("eve", session_id="other"))
+    await trio.sleep(1)
+    refreshed = []
+    refresh = instance.bus.refresh
+
+    async def watched(call, presents):
+        refreshed.append(call.session_id)
+        return await refresh(call, presents)
+
+    instance.bus.refresh = watched
+    for _ in range(50):
+        ann.member.request = Client("ann").member.request
+    await trio.sleep(1)
+    assert refreshed == []
+    for partials in (False, True, False):
+        ann.member.request = Client("ann", partials=partials).member.request
+    await trio.sleep(1)
+    assert refreshed == ["call"]
+
+
+async def test_history_however_long_closes_nobody(instance):
+    ann = await instance.join(Client("ann"))
+    for number in range(200):
+        final = await say(ann, f"{number}")
+        for language in ("pt", "de", "fr", "es", "it", "vi"):
+            await ann.publisher.publish_translation(translated(final, "x", language))
+    many = {"translation": True, "read_language": "pt", "target": ("de", "fr", "es", "it", "vi")}
+    late = await instance.join(Client("late", history=200, max_messages=1024, **many))
+    await say(ann, "and now")
+    assert late.closes == []
+    assert len(late.received) == 200 * 7 + 1
+
+
+async def test_what_an_outage_held_up_closes_nobody(autojump_clock, instance, other, memory):
+    ann = await instance.join(Client("ann"))
+    bob = await other.join(Client("bob", max_messages=100))
+    memory.stop()
+    for number in range(500):
+        await ann.publisher.publish(attrs.evolve(caption(ann, f"{number}"), timestamp=time.time() - 60))
+    memory.start()
+    await trio.sleep(5)
+    assert bob.closes == []
+    assert bob.texts == [f"{number}" for number in range(500)]
+
+
+async def test_who_comes_after_the_speaker_left_in_an_outage_finds_what_was_said(autojump_clock, instance, memory):
+    ann = await instance.join(Client("ann"))
+    await say(ann, "before")
+    memory.stop()
+    await say(ann, "meanwhile")
+    instance.leave(ann)
+    bob = await instance.join(Client("bob", history=50))
+    memory.start()
+    await trio.sleep(5)
+    late = await instance.join(Client("late", history=50))
+    assert sorted(bob.texts) == ["before", "meanwhile"]
+    assert late.texts == ["before", "meanwhile"]
+
+
+async def test_history_is_in_the_order_of_what_was_said_also_after_an_outage(autojump_clock, instance, other, memory):
+    ann, bob = await instance.join(Client("ann")), await other.join(Client("bob"))
+    memory.stop()
+    await say(ann, "first")
+    await trio.sleep(1)
+    final = attrs.evolve(caption(bob, "second"), timestamp=time.time() + 1)
+    await bob.publisher.publish(final)
+    memory.start()
+    await trio.sleep(5)
+    for where in (instance, other):
+        late = await where.join(Client(f"late-{id(where)}", history=5))
+        assert late.texts == ["first", "second"]
 
 
 async def test_a_partial_that_its_final_has_overtaken_is_dropped(instance, other):

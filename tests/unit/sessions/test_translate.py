@@ -253,6 +253,28 @@ async def test_a_fault_in_one_translation_leaves_the_others_alone(call, autojump
     call.publish(caption("ann", "two", number=2))
     await trio.sleep(5)
     assert translations(bob) == [("stream-ann-2", "pt", "pt:two")]
+    assert failures(bob) == [UNAVAILABLE]
+
+
+async def test_a_fault_in_one_language_leaves_the_others_alone(call, autojump_clock):
+    bob, eve = await call.join("bob", read_language="pt"), await call.join("eve", read_language="de")
+    translate = call.translator.translate
+
+    async def faulty(text, source, target, **options):
+        if target == "de":
+            raise KeyError("planted")
+        return await translate(text, source, target, **options)
+
+    call.translator.translate = faulty
+    call.publish(caption("ann", "one"))
+    await trio.sleep(5)
+    assert translations(bob) == [("stream-ann-1", "pt", "pt:one")]
+    assert failures(bob) == []
+    assert failures(eve) == [UNAVAILABLE]
+    call.translator.translate = translate
+    late = await call.join("late", read_language="de", history=5)
+    await trio.sleep(5)
+    assert translations(late) == [("stream-ann-1", "de", "de:one")]
 
 
 async def test_what_was_said_so_far_can_be_waited_for(call, autojump_clock):
