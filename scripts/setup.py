@@ -40,6 +40,19 @@ RECORDINGS = "pocketsphinx-testdata"
 REDIS = ("redis-tools", "liblzf1", "libjemalloc2", "libatomic1")
 """The Debian packages that hold the Redis server and what it needs beyond a bare system, for who can only unpack."""
 
+CURL = (
+    "curl",
+    "libcurl4",
+    "libbrotli1",
+    "libldap-2.5-0",
+    "libnghttp2-14",
+    "libpsl5",
+    "librtmp1",
+    "libsasl2-2",
+    "libssh2-1",
+)
+"""The same for curl."""
+
 
 def main() -> int:
     """Does what the command line asks for; returns the exit code."""
@@ -66,7 +79,7 @@ def main() -> int:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="scripts/setup.sh", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument(
-        "--test", action="store_true", help="also what the tests need: packages, recorded speech, Redis"
+        "--test", action="store_true", help="also what the tests need: packages, recorded speech, Redis, curl"
     )
     parser.add_argument("--skip-models", action="store_true", help="no OpenFst tools and no speech model")
     parser.add_argument("--quiet", action="store_true", help="say nothing if nothing is to be done")
@@ -109,6 +122,8 @@ def set_up(*, for_tests: bool, with_model: bool) -> None:
         install_recordings()
     if for_tests and not redis_is_there():
         install_redis()
+    if for_tests and not curl_is_there():
+        install_curl()
 
 
 def check() -> None:
@@ -302,6 +317,23 @@ def install_redis() -> None:
     else:
         for name in REDIS:
             debian_packages.unpack(name, CACHE / "redis")
+
+
+# ── curl, whose commands in the documentation are tested ─────────────────────────────────────────────────────────
+
+
+def curl_is_there() -> bool:
+    """True if curl is installed, or unpacked in `.cache/curl`."""
+    return shutil.which("curl") is not None or (CACHE / "curl/usr/bin/curl").exists()
+
+
+def install_curl() -> None:
+    """Gets curl; who is not root gets it in `.cache/`. Raises `SetupError`."""
+    if debian_packages.may_install():
+        debian_packages.install("curl")
+    else:
+        for name in reversed(CURL):
+            debian_packages.unpack(name, CACHE / "curl")
 
 
 if __name__ == "__main__":

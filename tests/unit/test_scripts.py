@@ -51,6 +51,8 @@ class Machine:
             "install_recordings": lambda: self.taken.append("recordings"),
             "redis_is_there": lambda: "redis" in self.taken,
             "install_redis": lambda: self.taken.append("redis"),
+            "curl_is_there": lambda: "curl" in self.taken,
+            "install_curl": lambda: self.taken.append("curl"),
         }
         for name, replacement in replacements.items():
             monkeypatch.setattr(setup, name, replacement)
@@ -95,7 +97,7 @@ def test_set_up_takes_every_step_once(machine: Machine) -> None:
 
 def test_set_up_for_tests_adds_to_one_for_use_and_includes_it(machine: Machine) -> None:
     machine.set_up()
-    assert machine.set_up(for_tests=True) == [*TEST, "recordings", "redis"]
+    assert machine.set_up(for_tests=True) == [*TEST, "recordings", "redis", "curl"]
     assert machine.set_up() == []
 
 
