@@ -606,7 +606,10 @@ class Instance:
                     self.connections,
                     self.sessions,
                     self.shelf,
-                    lambda: {model.breaker.name: model.breaker for model in self.shelf},
+                    lambda: {
+                        breaker.name: breaker
+                        for breaker in (*(model.breaker for model in self.shelf), *self.translator.breakers)
+                    },
                     self.drain_asked.set,
                 )
             )

@@ -11,6 +11,7 @@ from click.testing import CliRunner
 from tests.server.conftest import events_until_closed, finals_of, guarded_server, running_server
 from tests.tokens import KEYS, token
 from tests.unit.fakes import sound
+from tests.unit.translation_fakes import ShoutingEngine
 from trio_stt.__main__ import main
 from trio_stt.client.websocket import StreamRefusedError
 from trio_stt.dialects.events import Close, Failure
@@ -108,6 +109,17 @@ async def test_a_breaker_is_reset(server, client):
     async with server.speaker(token=token()):
         pass
     assert (await client.post("breakers/other/reset")).status_code == 404
+
+
+async def test_a_translation_engine_s_breaker_is_reset_too(server, client):
+    async with (
+        running_server(auth_keys=KEYS, translation_engines=[ShoutingEngine()]) as translating,
+        httpx.AsyncClient(base_url=f"{translating.http}/admin/", headers=client.headers) as operator,
+    ):
+        (breaker,) = translating.instance.translator.breakers
+        breaker.trip()
+        answer = await operator.post(f"breakers/{breaker.name}/reset")
+        assert answer.json() == {"result": "reset", "state": "closed"}
 
 
 async def test_the_log_level_changes_for_loggers_that_live(client, logs, capsys):

@@ -1,0 +1,71 @@
+"""What a connection took is free when it has ended, and does not wait for the garbage collector."""
+
+import gc
+
+import pytest
+import trio
+
+from tests.server.conftest import finals_of, running_server
+from tests.unit.fakes import silence, sound
+from trio_stt.gateway.http_connection import HttpConnection
+from trio_stt.gateway.vosk_server import VoskServerConnection
+from trio_stt.gateway.websocket import NativeConnection
+from trio_stt.sessions.captioner import Captioner
+from trio_stt.sessions.lock_step import LockStepStream
+from trio_stt.sessions.session import Member, Session
+from trio_stt.sessions.stream import Stream
+
+KINDS = (
+    HttpConnection,
+    NativeConnection,
+    VoskServerConnection,
+    Captioner,
+    LockStepStream,
+    Member,
+    Session,
+    Stream,
+)
+
+
+@pytest.fixture
+def no_collector():
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+def left() -> list[str]:
+    return [type(each).__name__ for each in gc.get_objects() if isinstance(each, KINDS)]
+
+
+async def settled(server) -> None:
+    with trio.fail_after(5):
+        while list(server.instance.connections):
+            await trio.sleep(0.01)
+    await trio.sleep(0.1)
+
+
+@pytest.mark.usefixtures("no_collector")
+async def test_native_connections_leave_no_garbage():
+    async with running_server() as server:
+        async with server.speaker("ann") as ann, server.speaker("bob", speak=False):
+            await ann.send_audio(sound(1.0).tobytes() + silence(1.0).tobytes())
+            await finals_of(ann, 1)
+            await ann.end()
+            async for _ in ann:
+                pass
+        async with server.speaker("eve") as eve:  # goes without a goodbye
+            await eve.send_audio(sound(0.5).tobytes())
+        await settled(server)
+        assert left() == []
+
+
+@pytest.mark.usefixtures("no_collector")
+async def test_connections_of_vosk_server_s_clients_leave_no_garbage():
+    async with running_server() as server:
+        async with server.raw("", path="/vosk-server") as socket:
+            await socket.send(sound(0.5).tobytes())
+            await socket.receive()
+        await settled(server)
+        assert left() == []
