@@ -36,9 +36,10 @@ from trio_stt.gateway.keys import check_access, keys_of
 from trio_stt.gateway.model_refusals import failure_on_stream, refusal_of
 from trio_stt.gateway.origins import Origins
 from trio_stt.gateway.quotas import quotas_of
+from trio_stt.gateway.resume_tokens import ResumeTokens
 from trio_stt.gateway.socket import Socket
 from trio_stt.gateway.vosk_server import VoskServerConnection, VoskServerSurroundings, decodes_silence, request_of
-from trio_stt.gateway.websocket import CallSurroundings, NativeConnection
+from trio_stt.gateway.websocket import CallSurroundings, NativeConnection, StreamIds
 from trio_stt.models.errors import ModelStoreError
 from trio_stt.operations import allocator, memory
 from trio_stt.operations.health import Health, PartHealth, Status, memory_health
@@ -63,7 +64,7 @@ from trio_stt.recognition.watchdog import wait_for_hang
 from trio_stt.sessions.backlog import Backlog
 from trio_stt.sessions.bus import Bus
 from trio_stt.sessions.caption_sink import CaptionSink
-from trio_stt.sessions.captioner import Captioner
+from trio_stt.sessions.captioner import BEGINNING, Captioner, Origin
 from trio_stt.sessions.gated_listener import GatedListener
 from trio_stt.sessions.journal import Journal
 from trio_stt.sessions.lock_step import Listener, PlainListener
@@ -212,7 +213,14 @@ class Instance:
         self._limits = Limits(settings.max_stream_duration, settings.max_client_idle_time)
         parts = (settings, self.admission, self.connections, self.metrics, self.quotas)
         self._around = CallSurroundings(
-            *parts, self.sessions, self.journal, self._make_captioner, self._change_model, self._refuse_translation
+            *parts,
+            self.sessions,
+            self.bus,
+            self.journal,
+            ResumeTokens(settings.resume_secret, life_s=settings.resume_token_s),
+            self._make_captioner,
+            self._change_model,
+            self._refuse_translation,
         )
         models = frozenset(settings.vosk_server_models)
         self._around_vosk_server = VoskServerSurroundings(*parts, models, self._open_listener)
@@ -467,32 +475,35 @@ class Instance:
     def _make_captioner(
         self,
         request: StreamRequest,
-        stream_id: str,
+        ids: StreamIds,
         session: Session,
         publisher: Publisher,
         backlog: Backlog,
         model: Loan,
+        origin: Origin,
         log: structlog.stdlib.BoundLogger,
     ) -> Captioner:
         sink = _CaptionExit(publisher, self.metrics, backlog, written=self.settings.written_captions)
-        return self._captioner(request, stream_id, sink, lambda: session.wants_partials, backlog, model, log)
+        return self._captioner(request, ids, sink, lambda: session.wants_partials, backlog, model, log, origin)
 
     def _captioner(
         self,
         request: StreamRequest,
-        stream_id: str,
+        ids: StreamIds,
         sink: CaptionSink,
         wants_partials: Callable[[], bool],
         backlog: Backlog,
         model: Loan,
         log: structlog.stdlib.BoundLogger,
+        origin: Origin = BEGINNING,
     ) -> Captioner:
         return Captioner(
             request,
-            stream_id,
-            gate=SpeechGate(self._gate_config),
+            ids.stream,
+            origin=origin,
+            gate=SpeechGate(self._gate_config, goes_on=origin.resumes),
             voice=self.voice.open() if self.settings.vad_enabled else None,
-            recogniser=self._speaker_recogniser(model, stream_id, log, tenant=request.tenant),
+            recogniser=self._speaker_recogniser(model, ids.connection, log, tenant=request.tenant),
             sink=sink,
             wants_partials=wants_partials,
             on_decoded=lambda samples: self.metrics.speech_seconds.inc(samples / SAMPLE_RATE),
@@ -534,8 +545,9 @@ class Instance:
             as_it_comes = bool(config.model or config.phrase_list or config.max_alternatives)
             if self.settings.vosk_server_gate and not as_it_comes:
                 request = attrs.evolve(request, sample_rate=config.sample_rate)
+                ids = StreamIds(stream_id, stream_id)
                 listener: Listener = GatedListener(
-                    lambda sink: self._captioner(request, stream_id, sink, lambda: True, backlog, model, log),
+                    lambda sink: self._captioner(request, ids, sink, lambda: True, backlog, model, log),
                     words=config.words,
                 )
             else:

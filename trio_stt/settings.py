@@ -24,7 +24,7 @@ ENV_FILE = ".env"
 LEAST_SECRET_BYTES = 32
 """Of an HS256 key: as long as the hash (RFC 7518, section 3.2)."""
 
-SECRETS = frozenset({"AUTH_KEYS", "ACCESS_TOKEN", "REDIS_URL"})
+SECRETS = frozenset({"AUTH_KEYS", "ACCESS_TOKEN", "REDIS_URL", "RESUME_SECRET"})
 """Settings whose values no message shows."""
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -198,6 +198,13 @@ def _redis_url(value: Any) -> str:
     if value and not usable:
         raise ValueError("redis://user:password@host:port/number, rediss://… with TLS, or unix:///path")
     return str(value)
+
+
+def _resume_secret(value: Any) -> str:
+    secret = str(value)
+    if secret and len(secret.encode()) < LEAST_SECRET_BYTES:
+        raise ValueError(f"at least {LEAST_SECRET_BYTES} bytes, or empty")
+    return secret
 
 
 def _names(value: Any) -> tuple[str, ...]:
@@ -462,6 +469,23 @@ class Settings:
         False,
         _boolean,
         "true: finals are shown with capitals, full stops and commas; false: as recognised. /vosk-server: never.",
+    )
+
+    # Resume
+    resume_window_s: float = _setting(
+        10,
+        _number(0, 300),
+        "Seconds that a stream whose connection was lost is kept for its client to go on with; 0: its words are "
+        "captioned at once. With framing=seq only.",
+    )
+    resume_token_s: float = _setting(
+        900, _number(1, 86_400), "Seconds that a client may go on with a stream after it last heard from us."
+    )
+    resume_secret: str = _setting(
+        "",
+        _resume_secret,
+        "Signs resume tokens: the same on all instances; empty: one of its own each, so that only the same process "
+        "can go on.",
     )
 
     # Result bus

@@ -19,6 +19,7 @@ _SECTIONS = {
     "LANGUAGE": "Recognition",
     "VAD_ENABLED": "Speech gate (voice activity detection)",
     "MAX_CONCURRENT_CLIENTS": "Streams and sessions",
+    "RESUME_WINDOW_S": "Resume",
     "REDIS_URL": "Result bus",
     "VOSK_SAMPLE_RATE": "The vosk-server dialect",
     "STT_CIRCUIT_BREAKER_TIMEOUT": "Health and breaker",

@@ -91,7 +91,8 @@ class SpeechGate:
     wait for the cut.
     """
 
-    def __init__(self, config: GateConfig) -> None:
+    def __init__(self, config: GateConfig, *, goes_on: bool = False) -> None:
+        """`goes_on`: what is heard first is the middle of something: speech under way needs no minimum length."""
         self._threshold = config.threshold
         self._min_speech = _samples(config.min_speech_ms)
         # Windows are judged as a whole: the last one of speech is, on average, half silence already.
@@ -106,7 +107,7 @@ class SpeechGate:
         self._floor = 0  # no utterance begins before this: the end of the last one
         self._speaking = False  # the newest window is speech
         self._speech_end = 0  # end of the newest window of speech
-        self._at_once = False  # speech under way at a forced end opens again without a minimum length
+        self._at_once = goes_on  # speech under way at a forced end opens again without a minimum length
         self._candidate: _Candidate | None = None
         self._start: int | None = None  # of the open utterance
         self._given = 0  # up to here the open utterance's sound was given

@@ -50,6 +50,19 @@ class Ping:
 
 
 @frozen
+class Resume:
+    """The first message of a connection that goes on with a stream (``resume``): the newest token, and where it stands.
+
+    `from_sample`: the last ack, or the oldest sample that the client holds; `accepted`: the end of the last final of
+    its own that it took, else 0.
+    """
+
+    token: str
+    from_sample: int
+    accepted: int
+
+
+@frozen
 class Misuse:
     """A frame that breaks the protocol. `close_code` None: the error is reported and the stream goes on."""
 
@@ -57,7 +70,7 @@ class Misuse:
     close_code: int | None = None
 
 
-ClientEvent = Audio | Flush | End | Configure | Ping | Misuse
+ClientEvent = Audio | Flush | End | Configure | Ping | Resume | Misuse
 
 
 # ── server → client ──────────────────────────────────────────────────────────────────────────────────────────────
@@ -114,6 +127,8 @@ class Transcript:
     chunk_id: int | None = None
     lag_ms: int | None = None
     history: bool = False
+    follows: int | None = None
+    """Of a stored final that is sent again after a resume: the `end_sample` of the final before it."""
 
 
 @frozen(cache_hash=True)
@@ -139,6 +154,8 @@ class Ack:
     sample: int
     from_finalize: bool = False
     id: str | int | None = None
+    resume_token: str | None = None
+    """A newer one than the client has."""
 
 
 @frozen

@@ -22,6 +22,7 @@ from trio_stt.dialects.events import (
     Pong,
     Presence,
     Ready,
+    Resume,
     ServerEvent,
     StreamRequest,
     Transcript,
@@ -51,6 +52,9 @@ class NativeDialect:
     """Reads one connection's frames, in order. Knows no event loop, does no input or output, raises on no input."""
 
     def __init__(self, request: StreamRequest) -> None:
+        """A connection that resumes says first with what; then `go_on_at` has to be called before audio is read."""
+        self._resumes = request.resume
+        self._begun = False  # the first message was read
         self._speaks = request.speak
         self._framing = request.framing
         self._bytes_per_sample = BYTES_PER_SAMPLE[request.encoding]
@@ -62,6 +66,10 @@ class NativeDialect:
         """How many samples have come so far: the position of the next one."""
         return self._received_samples
 
+    def go_on_at(self, position: int) -> None:
+        """The next sample that is new has this position."""
+        self._received_samples = position
+
     def receive(self, frame: bytes | str) -> list[ClientEvent]:
         """What one frame means. That it is not larger than `MAX_FRAME_BYTES` is seen to by who reads it.
 
@@ -71,11 +79,30 @@ class NativeDialect:
         """
         if self._over:
             return []
-        event = _read_message(frame) if isinstance(frame, str) else self._read_audio(frame)
+        event = self._read(frame)
+        self._begun = True
         if event is None:
             return []
         self._over = isinstance(event, End) or (isinstance(event, Misuse) and event.close_code is not None)
         return [event]
+
+    def _read(self, frame: bytes | str) -> ClientEvent | None:
+        if isinstance(frame, bytes):
+            if self._resumes and not self._begun:
+                return _misuse(1008, "bad_message", "with resume=true the first message is resume")
+            return self._read_audio(frame)
+        event = _read_message(frame)
+        if isinstance(event, Misuse) and event.close_code is not None:
+            return event
+        if isinstance(event, Resume) and (self._begun or not self._resumes):
+            return _misuse(
+                1008, "not_available", "resume comes first, on a connection with resume=true", parameter="resume"
+            )
+        if self._resumes and not self._begun and not isinstance(event, Resume):
+            failure = event.failure if isinstance(event, Misuse) else None
+            message = "with resume=true the first message is resume"
+            return _misuse(1008, "bad_message", message) if failure is None else Misuse(failure, 1008)
+        return event
 
     def _read_audio(self, frame: bytes) -> Audio | Misuse | None:
         if not self._speaks:
@@ -190,7 +217,19 @@ def _read_configure(message: dict[str, Any]) -> ClientEvent:
 
 
 def _read_resume(message: dict[str, Any]) -> ClientEvent:
-    return _misuse(1008, "not_available", "resume is not available on this connection", parameter="resume")
+    token = message.get("token")
+    if not isinstance(token, str):
+        return _misuse(
+            None, "bad_value", f"token is {shown(token)}; expected the newest resume_token", parameter="token"
+        )
+    positions = {}
+    for name in ("from_sample", "accepted"):
+        position = message.get(name)
+        if type(position) is not int or not 0 <= position < FIRST_UNSAFE_INTEGER:
+            expected = "a whole number from 0, below 2^53"
+            return _misuse(None, "bad_value", f"{name} is {shown(position)}; expected {expected}", parameter=name)
+        positions[name] = position
+    return Resume(token, **positions)
 
 
 _MESSAGES: Final[dict[str, Callable[[dict[str, Any]], ClientEvent]]] = {
@@ -221,6 +260,8 @@ def encode(event: ServerEvent, *, timestamp: float, words: bool = False) -> str:
             fields["sample"] = event.sample
             if event.from_finalize:
                 fields["from_finalize"] = True
+            if event.resume_token is not None:
+                fields["resume_token"] = event.resume_token
             _add_id(fields, event.id)
         case Pong():
             _add_id(fields, event.id)
@@ -300,6 +341,8 @@ def _transcript_fields(event: Transcript, words: bool) -> dict[str, object]:
         fields["lag_ms"] = event.lag_ms
     if event.history:
         fields["history"] = True
+    if event.follows is not None:
+        fields["follows"] = event.follows
     return fields
 
 

@@ -78,8 +78,8 @@ def parse_request(query: Iterable[tuple[str, str]], limits: Limits) -> StreamReq
             return _bad(name, f"is missing; expected {_NAME_EXPECTED}", code="missing_parameter")
     if values.get("language", "").lower() == _UNKNOWN_LANGUAGE:
         return Refusal(400, "not_available", f"language={_UNKNOWN_LANGUAGE} is not available: {_SAY_IT}", "language")
-    if values.get("resume"):
-        return Refusal(400, "not_available", "resume=true is not available on this server", "resume")
+    if values.get("resume") and not (values.get("framing") == "seq" and values.get("speak", True)):
+        return _bad("resume", "is true; that needs framing=seq and speak=true")
     max_duration_s = min(values.pop("max_duration", limits.max_duration_s), limits.max_duration_s)
     idle_timeout_s = min(values.pop("idle_timeout", limits.idle_timeout_s), limits.idle_timeout_s)
     speaks = values.get("speak", True)

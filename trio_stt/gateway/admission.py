@@ -115,7 +115,8 @@ class Admission:
         if model is not None and not model.breaker.admits:
             wait = math.ceil(model.breaker.statistics().retry_after_s) + 1
             return _busy("recogniser_unavailable", "speech recognition is failing and will be tried again", wait)
-        replaces = self._replaces(request)
+        # Who resumes is heard already as well, here or on an instance that is gone.
+        replaces = request.resume or self._replaces(request)
         refusal = self._quotas.refusal(request, replaces=replaces)
         if refusal is not None:
             return refusal

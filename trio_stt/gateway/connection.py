@@ -80,6 +80,7 @@ class Connection(ABC, Generic[Event]):
         self._outbox: Outbox[Event] = Outbox()
         self._backlog = Backlog(**self._backlog_bounds(request.sample_rate))
         self._finishing = trio.CancelScope(shield=True)
+        self._is_lost = False  # the peer has gone without a goodbye
         self._nobody_reads = False  # the peer has gone, or is closed because it reads too slowly
         self._listening_since = math.inf
         self._sending_since: float | None = None
@@ -126,6 +127,14 @@ class Connection(ABC, Generic[Event]):
 
     def send_away(self, deadline_ms: int, reason: str) -> None:
         """Tells the client to be elsewhere by then, if the dialect can say so. Returns at once."""
+
+    def _on_lost(self) -> None:
+        """The peer has gone without a goodbye."""
+
+    @property
+    def _resume_window_s(self) -> float:
+        """How long a stream whose peer has gone is kept for another connection to go on with."""
+        return 0.0
 
     def _give_up(self) -> None:
         """The stream will not come back: captions what is known of its open utterance, if the dialect can."""
@@ -233,10 +242,14 @@ class Connection(ABC, Generic[Event]):
                         await self._take(message)
         except trio.EndOfChannel:
             self._nobody_reads = True
+            if not self._backlog.finished:
+                self._is_lost = True
+                self._on_lost()
             self.stop(self._socket.peer_close)
         finally:
             # Nobody will feed the stream any more. It is shielded, so it must be told: also when another task failed.
-            self.stop(OUR_FAULT)
+            if not self._backlog.finished:
+                self.stop(OUR_FAULT)
 
     async def _watch_idle(self, limit_s: float) -> None:
         # A timer around each message would cost more than the message.
@@ -289,7 +302,8 @@ class Connection(ABC, Generic[Event]):
             self.stop(QUOTA_USED_UP)
 
     def _bound_finishing(self) -> None:
-        self._finishing.deadline = min(self._finishing.deadline, trio.current_time() + FINISH_S)
+        most_s = FINISH_S + self._resume_window_s
+        self._finishing.deadline = min(self._finishing.deadline, trio.current_time() + most_s)
 
     def _backlog_bounds(self, sample_rate: int) -> dict[str, int]:
         return {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
@@ -9,24 +10,53 @@ from contextlib import ExitStack
 import attrs
 import structlog
 import trio
-from attrs import frozen
+from attrs import evolve, frozen
 
-from trio_stt.dialects.events import Ack, Audio, Close, Failure, GoAway, Pong, Ready, ServerEvent, StreamRequest
+from trio_stt.dialects.events import (
+    Ack,
+    Audio,
+    Close,
+    Failure,
+    GoAway,
+    Misuse,
+    Pong,
+    Ready,
+    Resume,
+    ServerEvent,
+    StreamRequest,
+)
 from trio_stt.dialects.native import NativeDialect, encode
 from trio_stt.dialects.request import Refusal, language_unavailable, primary_subtag
 from trio_stt.gateway.connection import Connection, Surroundings
+from trio_stt.gateway.resume_tokens import ResumableStream, ResumeTokens
 from trio_stt.gateway.socket import Socket
 from trio_stt.recognition.shelved_model import Loan
 from trio_stt.recognition.speaker import SpeakerRecogniser
 from trio_stt.sessions.backlog import Backlog
-from trio_stt.sessions.captioner import Captioner
+from trio_stt.sessions.bus import Bus
+from trio_stt.sessions.captioner import BEGINNING, Captioner, Origin
 from trio_stt.sessions.journal import Journal
 from trio_stt.sessions.publisher import Publisher
-from trio_stt.sessions.session import REPLACED, Member, Session, Sessions
+from trio_stt.sessions.resume import Asked, take_up
+from trio_stt.sessions.session import RESUMED, Member, Session, Sessions, call_of
 from trio_stt.sessions.stream import Stream
 
 FIRST_EPOCH = 1
 """Of a connection that begins a stream: nobody can have taken a higher one."""
+
+FIRST_MESSAGE_S = 10.0
+"""With ``resume=true`` the first message has to be there so soon."""
+
+RENEWED_AT = 0.4
+"""A resume token is replaced when this share of its life is over; the wire promises half."""
+
+
+@frozen
+class StreamIds:
+    """What a stream is called, on the wire and in captions; and its connection, which is another after a resume."""
+
+    stream: str
+    connection: str
 
 
 @frozen
@@ -34,9 +64,11 @@ class CallSurroundings(Surroundings):
     """What a member of a call needs besides."""
 
     sessions: Sessions
+    bus: Bus
     journal: Journal
+    resume_tokens: ResumeTokens
     make_captioner: Callable[
-        [StreamRequest, str, Session, Publisher, Backlog, Loan, structlog.stdlib.BoundLogger], Captioner
+        [StreamRequest, StreamIds, Session, Publisher, Backlog, Loan, Origin, structlog.stdlib.BoundLogger], Captioner
     ]
     """The captioner closes the loan."""
     change_model: Callable[[StreamRequest, str, structlog.stdlib.BoundLogger], Awaitable[SpeakerRecogniser | Refusal]]
@@ -63,13 +95,35 @@ class NativeConnection(Connection[ServerEvent]):
         self._call = around
         self._model = model
         self._dialect = NativeDialect(request)
-        self._member = Member(request, self._outbox, self.stop)
+        self._member = Member(request, self._outbox, self.stop, self.stream_id)
         self._captioner: Captioner | None = None
         self._stream: Stream | None = None
+        self._resumable = ResumableStream(self.stream_id, FIRST_EPOCH, time.time())
+        self._origin = BEGINNING
+        self._renew_at = math.inf
+
+    def stop(self, close: Close) -> None:
+        """Ends the connection. Returns at once."""
+        super().stop(close)
+        if self._stream is not None and not (self._is_lost and close is self._backlog.close):
+            self._stream.decide(close)
 
     def send_away(self, deadline_ms: int, reason: str) -> None:
         """Sends `goaway`. Returns at once."""
         self._outbox.put(GoAway(deadline_ms, reason))
+
+    def _on_lost(self) -> None:
+        if self._resume_window_s:
+            self._outbox.close(self._socket.peer_close)  # what is told from now on, another connection is told
+
+    @property
+    def resumable(self) -> bool:
+        """Whether another connection may go on with its stream."""
+        return self.request.speak and self.request.framing == "seq"
+
+    @property
+    def _resume_window_s(self) -> float:
+        return self._settings.resume_window_s if self.resumable else 0.0
 
     def _give_up(self) -> None:
         if self._captioner is not None:
@@ -77,8 +131,9 @@ class NativeConnection(Connection[ServerEvent]):
 
     async def _enter(self, held: ExitStack) -> None:
         held.callback(lambda: self._call.sessions.leave(self._member))
-        self._outbox.put(self._ready())
-        self._session = await self._call.sessions.join(self._member)
+        if not self.request.resume:
+            self._outbox.put(self._ready())
+            self._session = await self._call.sessions.join(self._member)
 
     def _start_timers(self, nursery: trio.Nursery) -> None:
         nursery.start_soon(self._beat)
@@ -90,15 +145,30 @@ class NativeConnection(Connection[ServerEvent]):
                 self._spend(event.count / self.request.sample_rate)
 
     async def _converse(self) -> Close:
+        if self.request.resume:
+            refused = await self._go_on()
+            if refused is not None:
+                return refused
         captioner = publisher = None
         try:
             if self._model is not None:
                 journal = self._call.journal.open(
-                    self._session.call, self.stream_id, fenced=lambda: self.stop(REPLACED), epoch=FIRST_EPOCH
+                    self._session.call,
+                    self._resumable.stream_id,
+                    fenced=lambda: self.stop(RESUMED),
+                    epoch=self._resumable.epoch,
+                    from_sample=self._origin.sample,
                 )
                 publisher = Publisher(self._member, self._session, journal)
                 captioner = self._captioner = self._call.make_captioner(
-                    self.request, self.stream_id, self._session, publisher, self._backlog, self._model, self._log
+                    self.request,
+                    StreamIds(self._resumable.stream_id, self.stream_id),
+                    self._session,
+                    publisher,
+                    self._backlog,
+                    self._model,
+                    self._origin,
+                    self._log,
                 )
             self._stream = Stream(
                 self._member,
@@ -108,7 +178,10 @@ class NativeConnection(Connection[ServerEvent]):
                 check_language=self._check_language,
                 change_language=self._change_language,
                 check_translation=self._check_translation,
-                wait_translated=lambda: self._session.wait_translated(self.stream_id),
+                wait_translated=lambda: self._session.wait_translated(self._resumable.stream_id),
+                is_lost=lambda: self._is_lost,
+                resume_window_s=self._resume_window_s,
+                acked=self._origin.sample,
             )
             return await self._stream.run()
         finally:
@@ -122,6 +195,60 @@ class NativeConnection(Connection[ServerEvent]):
                 with trio.CancelScope(shield=True):
                     await captioner.aclose()
 
+    async def _go_on(self) -> Close | None:
+        """Takes up the stream that the first message names; else how this connection ends."""
+        asked: object = None
+        with trio.move_on_after(FIRST_MESSAGE_S):
+            asked = await self._backlog.take()
+        if isinstance(asked, Close):
+            return asked
+        if isinstance(asked, Misuse):
+            self._outbox.put(asked.failure)
+            return Close(asked.close_code or 1008, asked.failure.code)
+        if not isinstance(asked, Resume):
+            failure = Failure("bad_message", "with resume=true the first message is resume")
+            self._outbox.put(failure)
+            return Close(1008, failure.code)
+        known = self._call.resume_tokens.read(asked.token, self.request)
+        if isinstance(known, str):
+            failure = Failure("resume_refused", f"the stream cannot be resumed: {known}", {"reason": known})
+            self._outbox.put(failure)
+            return Close(1008, failure.code)
+        await self._take_up(known, asked)
+        return None
+
+    async def _take_up(self, known: ResumableStream, asked: Resume) -> None:
+        call, sessions, journal = call_of(self.request), self._call.sessions, self._call.journal
+        session = sessions.find(call.tenant, call.session_id)
+        older = None if session is None else session.find(self.request.client_id)
+        if older is not None and older.stream_id == known.stream_id:
+            older.stop(RESUMED)
+        taken = await take_up(
+            self._call.bus,
+            call,
+            known.stream_id,
+            known.epoch,
+            Asked(asked.from_sample, asked.accepted),
+            journal.finals_of_stream(call, known.stream_id),
+        )
+        self._resumable = evolve(known, epoch=taken.epoch)
+        began_at = trio.current_time() - (time.time() - known.began_at)
+        self._origin = Origin(taken.from_sample, asked.accepted, began_at, f".{taken.epoch}")
+        self._dialect.go_on_at(taken.from_sample)
+        self._member.stream_id = self._member.goes_on_with = known.stream_id
+        self._outbox.put(self._ready())
+        for one in taken.finals:
+            self._outbox.put(evolve(one.final, follows=one.follows, history=False))
+        self._outbox.put(Ack(taken.from_sample))
+        self._session = await sessions.join(self._member)
+        self._log.info(
+            "stream_resumed",
+            resumed_stream_id=known.stream_id,
+            epoch=taken.epoch,
+            from_sample=taken.from_sample,
+            finals=len(taken.finals),
+        )
+
     def _encode(self, event: ServerEvent) -> str:
         return encode(event, timestamp=time.time(), words=self.request.words)
 
@@ -133,18 +260,23 @@ class NativeConnection(Connection[ServerEvent]):
         return Ready(
             session_id=self.request.session_id,
             client_id=self.request.client_id,
-            stream_id=self.stream_id,
+            stream_id=self._resumable.stream_id,
             language=self.request.language,
             sample_rate=self.request.sample_rate,
             encoding=self.request.encoding,
-            epoch=FIRST_EPOCH,
-            from_sample=0,
-            resume_token=None,
+            epoch=self._resumable.epoch,
+            from_sample=self._origin.sample,
+            resume_token=self._new_token() if self.resumable else None,
             heartbeat_ms=self._settings.heartbeat_ms,
-            resume_window_ms=0,
+            resume_window_ms=round(1000 * self._resume_window_s),
             max_ahead_ms=self._settings.max_ahead_ms,
             instance=self._settings.instance,
         )
+
+    def _new_token(self) -> str:
+        tokens = self._call.resume_tokens
+        self._renew_at = trio.current_time() + RENEWED_AT * tokens.life_s
+        return tokens.issue(self.request, self._resumable)
 
     def _check_language(self, language: str) -> Failure | None:
         return None if self._around.admission.knows(language) else language_unavailable(language).failure()
@@ -173,9 +305,14 @@ class NativeConnection(Connection[ServerEvent]):
         every_s = self._settings.heartbeat_ms / 1000
         while not self._outbox.closed:
             due = self._sent_at + every_s
+            stream = self._stream if self.request.speak else None
+            if stream is not None and trio.current_time() >= self._renew_at:
+                self._outbox.put(Ack(stream.acked, resume_token=self._new_token()))
             if trio.current_time() >= due:
                 if not len(self._outbox):  # else something is about to be sent anyway
-                    stream = self._stream if self.request.speak else None
-                    self._outbox.put(Pong() if stream is None else Ack(stream.acked))
+                    if stream is not None:
+                        self._outbox.put(Ack(stream.acked))
+                    elif not self.request.resume:  # else nothing comes before `ready`
+                        self._outbox.put(Pong())
                 due = trio.current_time() + every_s
             await trio.sleep_until(due)

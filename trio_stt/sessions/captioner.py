@@ -36,6 +36,29 @@ LAG_WORTH_TELLING_MS = 500
 """A caption says how far recognition is behind only when it is further than this (`lag_ms`)."""
 
 
+@attrs.frozen
+class Origin:
+    """Where in its stream a captioner begins: after a resume, in the middle.
+
+    `sample`: the first that it hears; `accepted`: the end of the last final that the client took: an utterance that is
+    open there ends exactly there. `began_at`: when the stream's first sample was spoken, on Trio's clock; None: with
+    the first that comes. `suffix`: tells its segments from those of earlier connections.
+    """
+
+    sample: int = 0
+    accepted: int = 0
+    began_at: float | None = None
+    suffix: str = ""
+
+    @property
+    def resumes(self) -> bool:
+        """Whether the stream goes on here."""
+        return bool(self.suffix)
+
+
+BEGINNING = Origin()
+
+
 class Utterance:
     """The open utterance: where it began, what it is called, how far it was decoded. In samples at 16 kHz."""
 
@@ -122,9 +145,11 @@ class Captioner:
         partial_every_ms: Callable[[], int],
         number: int,
         log: structlog.stdlib.BoundLogger,
+        origin: Origin = BEGINNING,
     ) -> None:
         """`voice` None: the gate is off. `chunk_ms`: audio for one call now. `number`: the stream's, for its beat.
 
+        `origin`: where in its stream this begins.
         `partial_every_ms`: least audio between two partials now; 0: one with each call.
         `on_decoded` is told how many samples (16 kHz) each call gave to the recogniser.
         """
@@ -142,17 +167,19 @@ class Captioner:
         self._since_partial = 0  # samples decoded
         self._number = number
         self._log = log
+        self._origin = origin
         self._resampler = Resampler(request.sample_rate)
         self._windows = Windows()
-        self._began_at: float | None = None  # when the stream's first sample was spoken, on Trio's clock
+        # When the first sample heard here was spoken, on Trio's clock.
+        self._began_at = None if origin.began_at is None else origin.began_at + origin.sample / request.sample_rate
         self._utterance: Utterance | None = None
         self._cut_words: Sequence[HeardWord] = ()
         self._chunk_ids = ChunkIds()
         self._segments = 0
         self.language = request.language
         """The tag that captions carry."""
-        self.received = 0
-        """Samples received, at the stream's own rate."""
+        self.received = origin.sample
+        """Samples received, at the stream's own rate, those before the origin counted."""
         self.ended = 0
         """Utterances that got their final."""
 
@@ -164,8 +191,7 @@ class Captioner:
     @property
     def settled(self) -> int:
         """The position (stream's own rate) before which no later utterance can begin; never falls."""
-        settled: int = self._resampler.to_stream(self._gate.settled)
-        return min(settled, self.received)
+        return min(self._to_stream(self._gate.settled), self.received)
 
     @property
     def patient_until(self) -> float:
@@ -182,15 +208,25 @@ class Captioner:
             self._began_at = run.arrived_at - run.frames[0].count / self._request.sample_rate
         for frame in run.frames:
             self._chunk_ids.add(frame)
-        payload = b"".join(frame.payload for frame in run.frames)
-        self.received += sum(frame.count for frame in run.frames)
-        await self._judge(self._resampler.push(formats.decode(payload, self._request.encoding)))
+        samples = formats.decode(b"".join(frame.payload for frame in run.frames), self._request.encoding)
+        ahead = self._origin.accepted - self.received
+        if 0 < ahead <= len(samples):  # no final may cross what the client has accepted
+            self.received += ahead
+            await self._judge(self._resampler.push(samples[:ahead]))
+            await self.finish()
+            samples = samples[ahead:]
+        self.received += len(samples)
+        await self._judge(self._resampler.push(samples))
         self._chunk_ids.forget_before(self.settled)
 
     async def finish(self) -> None:
         """Ends all that was received: the open utterance, if any, gets its final."""
         await self._judge(self._resampler.flush())
         await self._follow(self._gate.finish(self._windows.take_rest()))
+
+    def discard(self) -> None:
+        """The open utterance, if any, is void: another connection goes on with the stream."""
+        self._utterance = None
 
     def give_up(self) -> None:
         """The stream cannot go on: the open utterance, if any, gets a final of what is known of it."""
@@ -226,7 +262,7 @@ class Captioner:
         for event in events:
             if isinstance(event, Opened):
                 self._segments += 1
-                segment_id = f"{self._stream_id}-{self._segments}"
+                segment_id = f"{self._stream_id}{self._origin.suffix}-{self._segments}"
                 self._utterance = Utterance(segment_id, event.start, event.context, self._cut_words)
                 self._cut_words = ()
             elif isinstance(event, Speech):
@@ -238,6 +274,10 @@ class Captioner:
         least = LEAST_CALL_SHARE * self._chunk_ms() * MODEL_RATE / 1000
         while self._utterance is not None and self._utterance.undecoded_samples >= least:
             await self._decode(self._utterance)
+
+    def _to_stream(self, model_sample: int) -> int:
+        position: int = self._origin.sample + self._resampler.to_stream(model_sample)
+        return position
 
     @property
     def _open_utterance(self) -> Utterance:
@@ -312,7 +352,7 @@ class Captioner:
         self, utterance: Utterance, text: str, words: Sequence[HeardWord], *, end: int, is_final: bool
     ) -> Transcript:
         rate = self._request.sample_rate
-        end_sample = min(self._resampler.to_stream(end), self.received)
+        end_sample = min(self._to_stream(end), self.received)
         lag_ms = self._lag_ms()
         return Transcript(
             session_id=self._request.session_id,
@@ -322,15 +362,15 @@ class Captioner:
             text=text,
             is_final=is_final,
             language=self.language,
-            start_sample=self._resampler.to_stream(utterance.start),
+            start_sample=self._to_stream(utterance.start),
             end_sample=end_sample,
             sample_rate=rate,
             timestamp=time.time(),
             words=tuple(
                 Word(
                     word.text,
-                    self._resampler.to_stream(max(word.start, utterance.start)) / rate,
-                    self._resampler.to_stream(max(word.end, utterance.start)) / rate,
+                    self._to_stream(max(word.start, utterance.start)) / rate,
+                    self._to_stream(max(word.end, utterance.start)) / rate,
                     word.confidence,
                 )
                 for word in words

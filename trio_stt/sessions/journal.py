@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Final
 
 import structlog
@@ -11,7 +11,7 @@ import trio
 
 from trio_stt.dialects.events import Transcript, Translation
 from trio_stt.operations.logs import without_message
-from trio_stt.sessions.bus import Bus, Call, Outcome, Published
+from trio_stt.sessions.bus import Bus, Call, Outcome, Published, StoredFinal
 
 MAX_UNCONFIRMED: Final = 20_000
 """Finals and translations that an instance holds for a bus that is away: a quarter of an hour of 100 speakers. Beyond
@@ -25,10 +25,10 @@ MAX_AHEAD: Final = 8
 class _Item:
     """Something on its way to the bus; `follows`: of a final, where the one before it ended."""
 
-    def __init__(self, kept: Transcript | Translation, follows: int, number: int) -> None:
+    def __init__(self, kept: Transcript | Translation, follows: int) -> None:
         self.kept = kept
         self.follows = follows
-        self.number = number
+        self.number = 0
         self.published: Published | None = None
         self.given_up = False
 
@@ -141,6 +141,12 @@ class StreamJournal:
             self._lose()
         return True
 
+    def adopt(self, older: StreamJournal) -> None:
+        """What an older connection of the stream still had for the bus is written before what comes, in our epoch."""
+        for item in older.items[older.writing :]:
+            older._drop(item)
+            self._enqueue(item)
+
     def give_up_one(self) -> bool:
         """Gives up one that waits, translations first, then the oldest final; False if there is none to give up."""
         candidates = list(self._waiting)[self._writing : -1]  # the last may have come just now
@@ -156,24 +162,28 @@ class StreamJournal:
         self._journal.given_up += 1
 
     @property
-    def kept(self) -> Iterator[Transcript | Translation]:
+    def items(self) -> tuple[_Item, ...]:
         """What the bus may not have."""
-        return (item.kept for item in self._waiting)
+        return tuple(self._waiting)
 
     def _drop(self, item: _Item) -> None:
         self._waiting.remove(item)
         self._journal.removed(self)
 
     def _add(self, kept: Transcript | Translation) -> _Item:
-        self._added += 1
-        item = _Item(kept, self._end_sample, self._added)
+        item = _Item(kept, self._end_sample)
         if isinstance(kept, Transcript):
             self._end_sample = kept.end_sample
+        self._enqueue(item)
+        return item
+
+    def _enqueue(self, item: _Item) -> None:
+        self._added += 1
+        item.number = self._added
         self._waiting.append(item)
         if self._confirmed.is_set():
             self._confirmed = trio.Event()
         self._journal.added(self)
-        return item
 
     async def _write(self, item: _Item) -> Published:
         bus = self._journal.bus
@@ -213,6 +223,9 @@ class Journal:
         connection's first final may begin.
         """
         stream = StreamJournal(self, call, stream_id, epoch=epoch, from_sample=from_sample, fenced=fenced)
+        for older in tuple(self._waiting):
+            if older.call == call and older.stream_id == stream_id:
+                stream.adopt(older)
         self._live[stream] = None
         return stream
 
@@ -231,7 +244,7 @@ class Journal:
 
     def unconfirmed_of(self, call: Call) -> list[Transcript | Translation]:
         """What was said in that call here and the bus may not have, each stream's in order."""
-        return [kept for stream in self._waiting if stream.call == call for kept in stream.kept]
+        return [item.kept for stream in self._waiting if stream.call == call for item in stream.items]
 
     # ── for the streams ──────────────────────────────────────────────────────────────────────────────────────────
 
@@ -251,6 +264,16 @@ class Journal:
     def log_fault(self, error: Exception) -> None:
         """One caption could not be written for a fault of ours."""
         self._log.error("bus_caption_given_up", error=without_message(error))
+
+    def finals_of_stream(self, call: Call, stream_id: str) -> list[StoredFinal]:
+        """The finals of a stream that the bus may not have, in order."""
+        return [
+            StoredFinal(item.kept, stream.epoch, item.follows)
+            for stream in self._waiting
+            if stream.call == call and stream.stream_id == stream_id
+            for item in stream.items
+            if isinstance(item.kept, Transcript)
+        ]
 
     def closed(self, stream: StreamJournal) -> None:
         """Its connection has ended."""

@@ -78,7 +78,7 @@ class Outbox(Generic[Event]):
             partial_of = ("partial translation", event.stream_id, event.language)
             self.replaced += self._waiting.pop(partial_of, None) is not None
             key = key if event.is_final else partial_of
-        elif isinstance(event, Ack) and not event.from_finalize:
+        elif isinstance(event, Ack) and not event.from_finalize and event.resume_token is None:
             self._waiting.pop("ack", None)
             key = "ack"
         elif isinstance(event, Pong) and event.id is None:

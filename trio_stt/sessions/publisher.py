@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
+import attrs
 import trio
 
-from trio_stt.dialects.events import Transcript, Translation
+from trio_stt.dialects.events import Transcript, Translation, Word
 from trio_stt.sessions.bus import Outcome
 from trio_stt.sessions.caption_sink import CaptionSink
 from trio_stt.sessions.journal import StreamJournal
@@ -42,7 +44,11 @@ class Publisher(CaptionSink):
         with trio.CancelScope(shield=True):  # the bus answers in bounded time, and nothing else is waited for
             published = await self._journal.store(caption)
         if published.outcome is Outcome.OVERLAPS:
-            self._member.deliver(caption)  # the others have had these words from the connection before this one
+            # The others have had the words before that place from an earlier connection of this stream.
+            before, behind = divided_at(caption, published.end_sample)
+            self._member.deliver(before)
+            if behind is not None:
+                await self.publish(behind)
         elif published.outcome is not Outcome.FENCED:
             self._tell(caption)
 
@@ -65,3 +71,22 @@ class Publisher(CaptionSink):
     def close(self) -> None:
         """The connection has ended."""
         self._journal.close()
+
+
+def divided_at(final: Transcript, sample: int) -> tuple[Transcript, Transcript | None]:
+    """What of a final lies before `sample`, and what behind it, if it reaches beyond. Words go by their beginning."""
+    if final.end_sample <= sample:
+        return final, None
+    at = sample / final.sample_rate
+    before = tuple(word for word in final.words if word.start < at)
+    behind = final.words[len(before) :]
+    return (
+        attrs.evolve(final, end_sample=sample, text=_text_of(before), words=before),
+        attrs.evolve(
+            final, segment_id=f"{final.segment_id}-behind", start_sample=sample, text=_text_of(behind), words=behind
+        ),
+    )
+
+
+def _text_of(words: Sequence[Word]) -> str:
+    return " ".join(word.text for word in words)

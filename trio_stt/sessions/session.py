@@ -32,6 +32,7 @@ from trio_stt.sessions.outbox import Outbox
 from trio_stt.sessions.translate import CallTranslations, TranslationDesk, languages_of
 
 REPLACED = Close(4001, "replaced by a newer connection of this client")
+RESUMED = Close(4001, "the stream goes on in a newer connection of this client")
 READS_TOO_SLOWLY = Close(4008, "reads too slowly")
 
 CATCH_UP_S: Final = 0.3
@@ -66,8 +67,14 @@ def _ended(close: Close) -> None:
 class Member:
     """One connected client as its session sees it. `request` holds its settings now in force."""
 
-    def __init__(self, request: StreamRequest, outbox: Outbox[ServerEvent], stop: Callable[[Close], None]) -> None:
+    def __init__(
+        self, request: StreamRequest, outbox: Outbox[ServerEvent], stop: Callable[[Close], None], stream_id: str = ""
+    ) -> None:
         """`stop` ends the client's connection with that close code; it returns at once."""
+        self.stream_id = stream_id
+        """That it speaks in."""
+        self.goes_on_with: str | None = None
+        """The stream that it took from an earlier connection."""
         self._request = request
         self.outbox = outbox
         self.stop = stop
@@ -211,7 +218,7 @@ class Session:
         self._members[member.client_id] = member
         member.on_change = partial(self._member_changed, member)
         if older is not None:
-            older.stop(REPLACED)
+            older.stop(RESUMED if member.goes_on_with == older.stream_id else REPLACED)
         elif member.client_id not in self._remote:
             self._tell_presence("joined", member.client_id)
         member.told = attrs.evolve(self._present(member), order=0)

@@ -23,7 +23,7 @@ from trio_stt.dialects.events import (
 from trio_stt.sessions.backlog import AudioRun, Backlog
 from trio_stt.sessions.captioner import Captioner
 from trio_stt.sessions.publisher import Publisher
-from trio_stt.sessions.session import REPLACED, Member
+from trio_stt.sessions.session import READS_TOO_SLOWLY, REPLACED, RESUMED, Member
 
 STARVED_S = 1.0
 """An open utterance ends after so long without any samples (the wire's "Ends")."""
@@ -55,8 +55,14 @@ class Stream:
         change_language: Callable[[str], Awaitable[Failure | None]],
         check_translation: Callable[[StreamRequest], Failure | None] = lambda request: None,
         wait_translated: Callable[[], Awaitable[None]] = _nothing_to_translate,
+        is_lost: Callable[[], bool] = lambda: False,
+        resume_window_s: float = 0.0,
+        acked: int = 0,
     ) -> None:
-        """`publisher`: where the captioner's captions go.
+        """`publisher`: where the captioner's captions go. `acked`: the position of the last ack.
+
+        `is_lost`: whether the peer has gone; then another connection may go on with the stream within
+        `resume_window_s`, and until then its open utterance is left as it is. 0: none can.
 
         `check_language` says why a speaker cannot speak that language here, or None. `change_language` has the
         captioner hear that language from now on, or says why it cannot. `check_translation` says why the translations
@@ -70,14 +76,25 @@ class Stream:
         self._check_translation = check_translation
         self._wait_translated = wait_translated
         self._change_language = change_language
+        self._is_lost = is_lost
+        self._resume_window_s = resume_window_s
+        self._superseded: Close | None = None
+        self._decided = trio.Event()  # what becomes of a stream whose peer has gone
         self._heard_at = 0.0
-        self._acked = 0
+        self._addressed_at = 0.0  # some other message came
+        self._acked = acked
         self._acked_at = trio.current_time()
 
     @property
     def acked(self) -> int:
         """The `sample` of the last ack."""
         return self._acked
+
+    def decide(self, close: Close) -> None:
+        """If the peer has gone, the stream need not wait for it any more. Returns at once."""
+        if self._superseded is None:
+            self._superseded = close
+            self._decided.set()
 
     async def run(self) -> Close:
         """Deals with the backlog until the stream ends; returns how. The last final and the ack are queued by then.
@@ -106,6 +123,8 @@ class Stream:
                 self._ack()
                 return ENDED
             elif isinstance(item, Close):
+                if await self._is_resumed_elsewhere(item):
+                    return item
                 await self._finish()
                 if item is not REPLACED:  # that final went to the connection which replaced this one
                     await self._confirm()
@@ -127,15 +146,37 @@ class Stream:
                 # Many small messages at once need nothing that waits: let the others, and our own sender, have a turn.
                 await trio.lowlevel.checkpoint()
 
+    async def _is_resumed_elsewhere(self, close: Close) -> bool:
+        """Whether another connection goes on with the stream: then its open utterance is void, and nothing is said."""
+        waits = (self._is_lost() or close is READS_TOO_SLOWLY) and close is not RESUMED
+        if waits and self._resume_window_s and self._captioner is not None:
+            with trio.move_on_after(self._resume_window_s):
+                await self._decided.wait()
+        resumed = RESUMED in (close, self._superseded)
+        if resumed and self._captioner is not None:
+            self._captioner.discard()
+        return resumed
+
     async def _next(self) -> object:
         """The next thing to do; None when an open utterance has starved."""
         if self._captioner is None:
             return await self._backlog.take()
         if not self._captioner.speaking:
-            return await self._backlog.take(self._captioner.patient_until)
-        with trio.move_on_at(self._heard_at + STARVED_S):
-            return await self._backlog.take(self._captioner.patient_until)
-        return None
+            item = await self._backlog.take(self._captioner.patient_until)
+        else:
+            with trio.move_on_at(self._starves_at) as starving:
+                item = await self._backlog.take(self._captioner.patient_until)
+            if starving.cancelled_caught:
+                return None
+        if not isinstance(item, AudioRun | Close):
+            self._addressed_at = trio.current_time()
+        return item
+
+    @property
+    def _starves_at(self) -> float:
+        """Without a sign of life it may be the connection that is broken: then a resume is waited for."""
+        silent = self._resume_window_s and self._addressed_at <= self._heard_at
+        return self._heard_at + (max(self._resume_window_s, STARVED_S) if silent else STARVED_S)
 
     async def _hear(self, run: AudioRun) -> None:
         if self._captioner is None:
