@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import os
+import random
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -29,7 +30,7 @@ from trio_stt.gateway.admin import Controls, admin_routes
 from trio_stt.gateway.admission import Admission, Readiness
 from trio_stt.gateway.auth import Authenticator
 from trio_stt.gateway.connection import OUR_FAULT, RESTARTING
-from trio_stt.gateway.connections import Connections
+from trio_stt.gateway.connections import Connections, LiveConnection
 from trio_stt.gateway.door import Door, Visitor
 from trio_stt.gateway.http_connection import Handler, Upgrade
 from trio_stt.gateway.keys import check_access, keys_of
@@ -85,6 +86,12 @@ LOOK_EVERY_S = 0.5
 
 FINISHING_SHARE = 0.2
 """Share of the drain's time, after clients were told to go elsewhere, that is left for the last words of who stayed."""
+
+LEAVING_SHARE = 0.6
+"""Share of the drain's time that clients which can resume have to go elsewhere."""
+
+LONGEST_SEND_OFF_S = 1.0
+"""All clients are told within so long."""
 
 CALLS_LOOK_EVERY_S = 0.02
 
@@ -275,11 +282,32 @@ class Instance:
         return self.handlers.get("/vosk-server")
 
     async def drain(self) -> None:
-        """Takes no new clients, ends all streams after their last final (1012), and returns when they are gone."""
+        """Takes no new clients, ends all streams after their last final (1012), and returns when they are gone.
+
+        Where there are other instances, clients that can resume are first told to go on there, and given time for it.
+        """
         self.admission.readiness = Readiness.DRAINING
+        leaving = [each for each in self.connections if each.resumable] if self.settings.redis_url else []
+        for each in self.connections:
+            if each not in leaving:
+                each.stop(RESTARTING)
+        if leaving:
+            within_s = self.settings.drain_timeout_s * LEAVING_SHARE
+            with trio.move_on_after(within_s):
+                await self._send_away(leaving, within_s)
+                await self.connections.wait_empty()
         self.connections.stop_all(RESTARTING)
         await self.connections.wait_empty()
         await self.journal.wait_empty(CONFIRM_S)
+
+    async def _send_away(self, leaving: list[LiveConnection], within_s: float) -> None:
+        """One after the other, so that they do not all come to the other instances at once."""
+        began = trio.current_time()
+        pause_s = min(LONGEST_SEND_OFF_S, within_s / 4) / len(leaving)
+        for each in random.sample(leaving, len(leaving)):
+            left_s = within_s - (trio.current_time() - began)
+            each.send_away(round(1000 * left_s), "restarting")
+            await trio.sleep(pause_s)
 
     async def wait_for_hang(self) -> CallUnderWay:
         """Returns a recogniser call that has hung. May be cancelled."""

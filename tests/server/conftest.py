@@ -64,6 +64,7 @@ def settings_for_tests(**changes) -> Settings:
         "decode_cost": 0.001,
         "auth_mode": "off",
         "max_connections_per_address": 0,
+        "resume_window_s": 0,
     }
     return Settings(**{**known, **changes})
 

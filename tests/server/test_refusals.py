@@ -27,7 +27,7 @@ async def refusal(server, query: str) -> StreamRefusedError:
         ("client_id=a&session_id=c&framing=odd", "framing"),
         ("client_id=a&session_id=c&history=201", "history"),
         ("client_id=a&session_id=c&speak=maybe", "speak"),
-        ("client_id=a&session_id=c&resume=true&framing=seq", "resume"),
+        ("client_id=a&session_id=c&resume=true&framing=raw", "resume"),
         ("client_id=a&session_id=c&translation=true", "translation"),
         ("client_id=a&session_id=c&language=auto", "language"),
     ],

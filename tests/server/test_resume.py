@@ -383,3 +383,34 @@ async def test_a_drain_does_not_wait_for_a_client_that_has_gone(server):
     await wait_for(lambda: not list(server.instance.connections), 3)
     (stored,) = await server.instance.bus.stream_finals(Call("", "call"), stream_id)
     assert stored.final.text == "w1"
+
+
+async def test_a_drain_sends_clients_that_can_resume_to_another_instance_before_it_ends(redis, nursery):
+    async with shared(redis, drain_timeout_s=10) as here, shared(redis) as there, listening(there, nursery) as heard:
+        async with (
+            speaker(here) as ann,
+            server_raw(here, "client_id=eve&session_id=call") as eve,
+            resuming(there) as new,
+        ):
+            token = (await ann.until("ready"))["resume_token"]
+            await eve.until("ready")
+            at = await ann.say(0, sound(0.5))
+            here.stop.set()
+            away = await ann.until("goaway")
+            assert 3000 < away["deadline_ms"] <= 6000
+            assert await eve.close_code() == 1012
+            await new.resume(token, 0)
+            at = await new.say(0, sound(1.0))
+            await new.say(at, silence(1.0))
+            await new.until("transcripts", is_final=True)
+            await ann.socket.aclose()
+            await wait_for(lambda: not list(here.instance.connections), 5)
+        await trio.sleep(0.2)
+        assert [text for _, _, text in finals(heard)] == ["w1 w2"]
+        assert at
+
+
+@asynccontextmanager
+async def server_raw(server, query: str):
+    async with server.raw(query) as socket:
+        yield Speaker(socket)

@@ -181,7 +181,9 @@ _MESSAGES: dict[str, Callable[[dict[str, Any], int], ServerEvent]] = {
     "ready": _read_ready,
     "transcripts": _read_transcript,
     "translation": _read_translation,
-    "ack": lambda fields, _: Ack(fields["sample"], fields.get("from_finalize", False), fields.get("id")),
+    "ack": lambda fields, _: Ack(
+        fields["sample"], fields.get("from_finalize", False), fields.get("id"), fields.get("resume_token")
+    ),
     "configured": _read_configured,
     "pong": lambda fields, _: Pong(fields.get("id")),
     "presence": lambda fields, _: Presence(fields["event"], fields["client_id"]),

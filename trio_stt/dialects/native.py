@@ -220,14 +220,14 @@ def _read_resume(message: dict[str, Any]) -> ClientEvent:
     token = message.get("token")
     if not isinstance(token, str):
         return _misuse(
-            None, "bad_value", f"token is {shown(token)}; expected the newest resume_token", parameter="token"
+            1008, "bad_value", f"token is {shown(token)}; expected the newest resume_token", parameter="token"
         )
     positions = {}
     for name in ("from_sample", "accepted"):
         position = message.get(name)
         if type(position) is not int or not 0 <= position < FIRST_UNSAFE_INTEGER:
             expected = "a whole number from 0, below 2^53"
-            return _misuse(None, "bad_value", f"{name} is {shown(position)}; expected {expected}", parameter=name)
+            return _misuse(1008, "bad_value", f"{name} is {shown(position)}; expected {expected}", parameter=name)
         positions[name] = position
     return Resume(token, **positions)
 

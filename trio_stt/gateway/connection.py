@@ -125,6 +125,11 @@ class Connection(ABC, Generic[Event]):
     def _start_timers(self, nursery: trio.Nursery) -> None:
         """Starts tasks that belong to the dialect."""
 
+    @property
+    def resumable(self) -> bool:
+        """Whether another connection may go on with its stream."""
+        return False
+
     def send_away(self, deadline_ms: int, reason: str) -> None:
         """Tells the client to be elsewhere by then, if the dialect can say so. Returns at once."""
 

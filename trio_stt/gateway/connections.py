@@ -38,6 +38,10 @@ class LiveConnection(Protocol):
     def hang_up(self, close: Close) -> None:
         """Ends the connection with that code while its stream hangs in a recogniser call. Returns at once."""
 
+    @property
+    def resumable(self) -> bool:
+        """Whether the client can go on with its stream in another connection."""
+
     def send_away(self, deadline_ms: int, reason: str) -> None:
         """Tells the client to be elsewhere by then, if its dialect can. Returns at once."""
 

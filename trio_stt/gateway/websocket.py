@@ -218,19 +218,25 @@ class NativeConnection(Connection[ServerEvent]):
         return None
 
     async def _take_up(self, known: ResumableStream, asked: Resume) -> None:
-        call, sessions, journal = call_of(self.request), self._call.sessions, self._call.journal
+        call, sessions = call_of(self.request), self._call.sessions
         session = sessions.find(call.tenant, call.session_id)
         older = None if session is None else session.find(self.request.client_id)
-        if older is not None and older.stream_id == known.stream_id:
-            older.stop(RESUMED)
-        taken = await take_up(
-            self._call.bus,
-            call,
-            known.stream_id,
-            known.epoch,
-            Asked(asked.from_sample, asked.accepted),
-            journal.finals_of_stream(call, known.stream_id),
-        )
+        if older is None or older.stream_id != known.stream_id:
+            await self._take_up_from_elsewhere(known, asked)
+            return
+        older.handed_over = True
+        older.stop(RESUMED)
+        try:
+            await self._take_up_from_elsewhere(known, asked)
+        finally:
+            older.handed_over = False
+            sessions.leave(older)
+
+    async def _take_up_from_elsewhere(self, known: ResumableStream, asked: Resume) -> None:
+        call = call_of(self.request)
+        stands = Asked(asked.from_sample, asked.accepted)
+        unconfirmed = self._call.journal.finals_of_stream(call, known.stream_id)
+        taken = await take_up(self._call.bus, call, known.stream_id, known.epoch, stands, unconfirmed)
         self._resumable = evolve(known, epoch=taken.epoch)
         began_at = trio.current_time() - (time.time() - known.began_at)
         self._origin = Origin(taken.from_sample, asked.accepted, began_at, f".{taken.epoch}")
@@ -240,7 +246,7 @@ class NativeConnection(Connection[ServerEvent]):
         for one in taken.finals:
             self._outbox.put(evolve(one.final, follows=one.follows, history=False))
         self._outbox.put(Ack(taken.from_sample))
-        self._session = await sessions.join(self._member)
+        self._session = await self._call.sessions.join(self._member)
         self._log.info(
             "stream_resumed",
             resumed_stream_id=known.stream_id,

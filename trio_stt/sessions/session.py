@@ -75,6 +75,8 @@ class Member:
         """That it speaks in."""
         self.goes_on_with: str | None = None
         """The stream that it took from an earlier connection."""
+        self.handed_over = False
+        """Another connection is about to take its place: until then it is not gone, though its connection may be."""
         self._request = request
         self.outbox = outbox
         self.stop = stop
@@ -237,7 +239,7 @@ class Session:
 
     def leave(self, member: Member) -> None:
         """Removes `member`, unless a newer connection has taken its place."""
-        if self._members.get(member.client_id) is member:
+        if self._members.get(member.client_id) is member and not member.handed_over:
             del self._members[member.client_id]
             self._bus.depart(self.call, self._present(member))
             if member.client_id not in self._remote:

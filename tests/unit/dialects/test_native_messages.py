@@ -20,6 +20,7 @@ from trio_stt.dialects.events import (
     Pong,
     Presence,
     Ready,
+    Resume,
     StreamRequest,
     Transcript,
     Word,
@@ -127,8 +128,30 @@ def test_translation_can_be_turned_on_and_off(wanted):
     assert receive(json.dumps({"type": "configure", "translation": wanted})) == Configure({"translation": wanted})
 
 
-def test_resume_is_refused_wherever_it_comes():
-    assert misuse('{"type":"resume","token":"t","from_sample":0,"accepted":0}').close_code == 1008
+RESUME = '{"type":"resume","token":"t","from_sample":16000,"accepted":8000}'
+
+
+def test_resume_is_the_first_message_of_a_connection_that_asked_for_it():
+    native = NativeDialect(StreamRequest("anna", "call", framing="seq", resume=True))
+    assert native.receive(RESUME) == [Resume("t", 16000, 8000)]
+    native.go_on_at(24000)
+    assert native.receive(b"SEQ1" + (16000).to_bytes(8, "little") + bytes(2 * 8001)) == [Audio(bytes(2), 24000, 1)]
+    (event,) = native.receive(RESUME)
+    assert event.close_code == 1008
+
+
+@pytest.mark.parametrize(
+    "first", ["{}", '{"type":"ping"}', '{"type":"configure","partials":1}', b"", '{"type":"resume"}']
+)
+def test_anything_else_in_its_place_closes(first: bytes | str):
+    native = NativeDialect(StreamRequest("anna", "call", framing="seq", resume=True))
+    (event,) = native.receive(first)
+    assert event.close_code in (1007, 1008)
+    assert native.receive(RESUME) == []
+
+
+def test_resume_is_refused_on_any_other_connection():
+    assert misuse(RESUME).close_code == 1008
     native = NativeDialect(REQUEST)
     native.receive(b"ab")
     (event,) = native.receive('{"type":"resume"}')

@@ -162,9 +162,10 @@ def test_a_parameter_given_twice_is_refused_even_with_the_same_value():
     assert (refusal.code, refusal.parameter) == ("duplicate_parameter", "client_id")
 
 
-def test_a_feature_that_is_not_there_is_refused_by_name():
-    refusal = refused(f"{WHO}&resume=true")
-    assert (refusal.status, refusal.code, refusal.parameter) == (400, "not_available", "resume")
+@pytest.mark.parametrize("rest", ["", "&framing=auto", "&framing=raw", "&framing=seq&speak=false"])
+def test_only_a_speaker_who_sends_positions_can_resume(rest):
+    refusal = refused(f"{WHO}&resume=true{rest}")
+    assert (refusal.status, refusal.code, refusal.parameter) == (400, "bad_value", "resume")
 
 
 def test_a_refusal_has_one_body_shape_for_http_and_for_an_open_stream():
