@@ -422,7 +422,7 @@ async def test_what_was_stored_during_a_loss_of_one_end_only_is_caught_up():
             await publish(here, final(1))
             await heard.until(lambda heard: heard.kept)
             generation = there.generation
-            there._lose(there._connection)
+            there._lose(there._connection, "a test")
             await publish(here, final(2), final(3))
             with trio.fail_after(5):
                 await there.wait_up(generation)
