@@ -171,7 +171,8 @@ class Following:
             # Its message may hold what was said, which no log shall.
             where = traceback.extract_tb(error.__traceback__)[-1]
             place = f"{Path(where.filename).name}:{where.lineno}"
-            structlog.get_logger().error("bus_receiver_failed", error=type(error).__name__, where=place)
+            log = structlog.get_logger()
+            log.error("bus_receiver_failed", error=type(error).__name__, where=place)
 
     def close(self) -> None:
         """Nothing is received any more. Does nothing the second time."""

@@ -276,8 +276,13 @@ class RedisBus(Bus):
             self._refused_at.popitem(last=False)
         if call not in self._refused_at:
             self._refused_at[call] = now
-            about = {"session_id": call.session_id, "tenant": call.tenant}
-            self._log.warning("bus_call_refused", command=command, error=type(error).__name__, **about)
+            self._log.warning(
+                "bus_call_refused",
+                command=command,
+                error=type(error).__name__,
+                session_id=call.session_id,
+                tenant=call.tenant,
+            )
 
     # ── what is stored ───────────────────────────────────────────────────────────────────────────────────────────
 
@@ -425,7 +430,8 @@ class RedisBus(Bus):
     async def _catch_up(self, followed: _Followed, round: int) -> None:
         """What was stored before the channel was ours, then what came over it meanwhile, then the rest as it comes."""
         async with self._catching_up:
-            if await self._catch_up_stored(followed, round):
+            wanted = followed.round == round and not followed.following.closed
+            if wanted and await self._catch_up_stored(followed, round):
                 await self._catch_up_held(followed, round)
 
     async def _catch_up_stored(self, followed: _Followed, round: int) -> bool:
@@ -458,10 +464,11 @@ class RedisBus(Bus):
         return True
 
     async def _catch_up_held(self, followed: _Followed, round: int) -> None:
+        read_to = followed.following.after
         while followed.held:
             some, followed.held = followed.held[:PAGE_ENTRIES], followed.held[PAGE_ENTRIES:]
             for message in some:
-                self._hear(followed, message)
+                self._hear(followed, message, read_to)
             await trio.lowlevel.checkpoint()
             if followed.round != round:
                 return
@@ -477,7 +484,8 @@ class RedisBus(Bus):
                 presents.append(evolve(found.event.present, order=int(stamp)))
         following.hand_over([Here(tuple(presents))], False)
 
-    def _hear(self, followed: _Followed, message: bytes) -> None:
+    def _hear(self, followed: _Followed, message: bytes, read_to: str | None = None) -> None:
+        """Takes a message; `read_to`: entries up to that one are known."""
         following = followed.following
         stamp, _, payload = message.partition(b" ")
         found = self._decode(payload, following.call)
@@ -487,8 +495,8 @@ class RedisBus(Bus):
         try:
             if isinstance(event, StoredFinal | Translation):
                 place = place_of(stamp.decode())
-                if following.after is not None and place <= place_of(following.after):
-                    return  # it was read already
+                if read_to is not None and place <= place_of(read_to):
+                    return
                 following.after = stamp.decode()
             elif isinstance(event, Joined):
                 event = Joined(evolve(event.present, order=int(stamp)))
