@@ -1,5 +1,7 @@
 """What every bus promises: the same tests for the twin in memory and for a real Redis."""
 
+import gc
+import sys
 from contextlib import asynccontextmanager
 from functools import partial
 
@@ -689,6 +691,22 @@ async def test_no_redis_at_all_is_just_down():
         following = bus.follow(CALL, lambda events, earlier: None)
         following.close()
         nursery.cancel_scope.cancel()
+
+
+async def test_cancelled_while_it_connects_it_leaves_nothing_open(redis, monkeypatch):
+    unclosed = []
+    monkeypatch.setattr(sys, "unraisablehook", unclosed.append)
+    ups = 0
+    for number in range(200):
+        with trio.move_on_after(number * 0.0001):
+            bus = RedisBus(redis.url, ttl_s=60)
+            bus.follow(CALL, lambda events, earlier: None)
+            await bus.run()
+        ups += bus.up
+    del bus
+    gc.collect()
+    assert ups == 0
+    assert unclosed == []
 
 
 async def test_cancelled_requests_leave_the_connection_usable(redis_world):

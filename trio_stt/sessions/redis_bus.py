@@ -50,7 +50,7 @@ from trio_stt.sessions.bus import (
     place_of,
 )
 from trio_stt.sessions.bus_messages import Message, decode, encode
-from trio_stt.sessions.redis_connection import LOST, concerns_all, look, open_connection, reason_of
+from trio_stt.sessions.redis_connection import LOST, concerns_all, look, open_connection, reason_of, release
 from trio_stt.sessions.redis_scripts import PREFIX, Keys
 
 ANSWER_S: Final = 0.25
@@ -183,7 +183,11 @@ class RedisBus(Bus):
         with trio.fail_after(CONNECT_S):
             await look(self._address)
             connection = open_connection(self._address, CONNECT_S)
-            await nursery.start(connection.run)
+            try:
+                await nursery.start(connection.run)
+            except BaseException:
+                release(connection)
+                raise
             # A Redis that cannot store (full, or a replica) answers pings: only what was stored counts.
             await connection.create_request(b"SET", f"{PREFIX}:probe:{self._origin}", b"1", b"PX", b"1000")
             for script in scripts.ALL:

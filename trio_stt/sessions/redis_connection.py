@@ -62,11 +62,15 @@ def open_connection(address: RedisAddress, connect_timeout_s: float) -> BaseConn
     return TCPConnection(TCPLocation(address.host, address.port), **parameters)
 
 
-async def look(address: RedisAddress) -> None:
-    """Connects and leaves again; raises what prevents it. May be cancelled.
+def release(connection: BaseConnection) -> None:
+    """Closes what coredis leaves open of a connection that could not be made, or whose making was cancelled."""
+    for end in ("in", "out"):
+        for channel in ("push_message", "streamed_message", "write"):
+            getattr(connection, f"_{channel}_buffer_{end}").close()
 
-    For a connection of coredis that cannot be made leaves channels open, and does not say why.
-    """
+
+async def look(address: RedisAddress) -> None:
+    """Connects and leaves again; raises what prevents it, which coredis does not say. May be cancelled."""
     stream: trio.SocketStream | trio.SSLStream[trio.SocketStream]
     if address.path:
         stream = await trio.open_unix_socket(address.path)
