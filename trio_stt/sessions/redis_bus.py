@@ -151,17 +151,17 @@ class RedisBus(Bus):
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         task_status.started()
-        wait_s, said = FIRST_RETRY_S, ""
+        wait_s, said = FIRST_RETRY_S, False
         while True:
             generation = self._generation
             reason = await self._serve_once()
             if self._generation > generation:
-                said = ""
+                said = False
                 if trio.current_time() - self._up_since >= LASTING_S:
                     wait_s = FIRST_RETRY_S
-            if reason != said:
+            if not said:
                 self._log.warning("bus_down", reason=reason)
-                said = reason
+                said = True
             await self._pause(wait_s * (1 + random.random() / 4))
             wait_s = min(2 * wait_s, MAX_RETRY_S)
 
