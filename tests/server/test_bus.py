@@ -387,8 +387,7 @@ async def test_a_receiver_that_fails_keeps_nobody_else_from_hearing(world):
     assert there.generation == 1
     failures = [line for line in lines if line["event"] == "bus_receiver_failed"]
     assert failures
-    assert failures[0]["error"] == "RuntimeError"
-    assert failures[0]["where"].startswith("test_bus.py:")
+    assert failures[0]["error"].startswith("RuntimeError at test_bus.py:")
     assert "confidence" not in str(lines)
 
 

@@ -6,10 +6,8 @@ Both pass the same tests. What is expected to go wrong is a value of `Outcome`; 
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Callable, Sequence
 from enum import Enum
-from pathlib import Path
 from typing import Final, Literal, Protocol
 
 import structlog
@@ -17,6 +15,7 @@ import trio
 from attrs import frozen
 
 from trio_stt.dialects.events import Transcript, Translation
+from trio_stt.operations.logs import without_message
 
 KEPT_ENTRIES: Final = 1000
 """Finals and translations of one call that are kept: five times the most `history`, for resumes and five languages."""
@@ -148,6 +147,10 @@ Receive = Callable[[Sequence[BusEvent], bool], None]
 """Is given events in their order, and whether they were stored before the following began. Must return at once."""
 
 
+def _hear_nothing(events: Sequence[BusEvent], earlier: bool) -> None:
+    """After `close`."""
+
+
 class Following:
     """What is heard of one call, until `close`."""
 
@@ -168,16 +171,14 @@ class Following:
         try:
             self._receive(events, earlier)
         except Exception as error:  # noqa: BLE001  (a boundary: one call's fault is not another's)
-            # Its message may hold what was said, which no log shall.
-            where = traceback.extract_tb(error.__traceback__)[-1]
-            place = f"{Path(where.filename).name}:{where.lineno}"
             log = structlog.get_logger()
-            log.error("bus_receiver_failed", error=type(error).__name__, where=place)
+            log.error("bus_receiver_failed", error=without_message(error))
 
     def close(self) -> None:
         """Nothing is received any more. Does nothing the second time."""
         if not self.closed:
             self.closed = True
+            self._receive = _hear_nothing  # else this and who receives would keep each other
             self._on_close(self)
 
 

@@ -93,7 +93,9 @@ async def test_a_reader_who_changes_language_elsewhere_is_heard_of(autojump_cloc
     assert far.translations == ["de:one"]
 
 
-async def test_who_speaks_on_an_instance_that_translates_nothing_is_translated_where_he_is_read(autojump_clock, memory, there, nursery):
+async def test_who_speaks_on_an_instance_that_translates_nothing_is_translated_where_he_is_read(
+    autojump_clock, memory, there, nursery
+):
     plain = await started(Instance(memory), nursery)
     ann, far = await plain.join(Client("ann")), await there.join(reader("far"))
     near = await plain.join(reader("near"))
@@ -145,7 +147,9 @@ async def test_what_nobody_wanted_is_translated_for_who_comes_late_only(autojump
     assert near.translations == []
 
 
-async def test_translations_made_in_an_outage_reach_the_others_when_the_bus_returns(autojump_clock, here, there, memory):
+async def test_translations_made_in_an_outage_reach_the_others_when_the_bus_returns(
+    autojump_clock, here, there, memory
+):
     ann, near = await here.join(Client("ann")), await here.join(reader("near"))
     far = await there.join(reader("far"))
     await say(ann, "one")
@@ -162,7 +166,9 @@ async def test_translations_made_in_an_outage_reach_the_others_when_the_bus_retu
     assert there.translator.calls == []
 
 
-async def test_an_instance_that_died_in_the_middle_leaves_its_translations_to_another(autojump_clock, memory, there, nursery):
+async def test_an_instance_that_died_in_the_middle_leaves_its_translations_to_another(
+    autojump_clock, memory, there, nursery
+):
     doomed = Translating(memory)
     with trio.CancelScope() as life:
         async with trio.open_nursery() as its_own:
@@ -188,7 +194,9 @@ async def test_of_several_instances_one_takes_over(autojump_clock, memory, here,
     assert len(here.translator.calls) + len(there.translator.calls) < 10
 
 
-async def test_what_is_waited_for_from_elsewhere_takes_no_room_from_what_is_said_here(autojump_clock, memory, there, nursery):
+async def test_what_is_waited_for_from_elsewhere_takes_no_room_from_what_is_said_here(
+    autojump_clock, memory, there, nursery
+):
     plain = await started(Instance(memory), nursery)
     for number in range(60):
         ann = await plain.join(Client("ann", session_id=f"call-{number}"))
