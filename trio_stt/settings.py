@@ -19,6 +19,8 @@ import attrs
 import environ
 from dotenv import dotenv_values
 
+from trio_stt.redis_address import read_redis_url
+
 ENV_FILE = ".env"
 
 LEAST_SECRET_BYTES = 32
@@ -186,17 +188,9 @@ def _http_url(value: Any) -> str:
     return url
 
 
-REDIS_SCHEMES = ("redis", "rediss", "unix")
-
-
 def _redis_url(value: Any) -> str:
-    scheme, separator, rest = str(value).partition("://")
-    try:
-        usable = bool(separator and rest) and scheme in REDIS_SCHEMES and urlsplit(str(value)).port != 0
-    except ValueError:  # no such port
-        usable = False
-    if value and not usable:
-        raise ValueError("redis://user:password@host:port/number, rediss://… with TLS, or unix:///path")
+    if value:
+        read_redis_url(str(value))
     return str(value)
 
 
@@ -492,7 +486,8 @@ class Settings:
     redis_url: str = _setting(
         "",
         _redis_url,
-        "Redis over which instances share calls: redis://user:password@host:port/number, rediss://… with TLS; "
+        "Redis over which instances share calls: redis://user:password@host:port/number, special characters "
+        "percent-encoded; rediss://… with TLS, ?ssl_ca_certs=FILE for an authority of your own; unix:///path; "
         "empty: this instance serves its calls alone.",
     )
     bus_ttl_s: float = _setting(

@@ -17,18 +17,21 @@ UNPACKED = Path(__file__).resolve().parents[2] / ".cache/redis/usr"
 class RedisServer:
     """Starts at once. `stop` loses everything that it held; `start` begins empty on the same port."""
 
-    def __init__(self) -> None:
+    def __init__(self, *arguments: str, tls: bool = False) -> None:
+        """`arguments`: of its command line; `tls`: its port speaks TLS, for which they name the files."""
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
         self.url = f"redis://127.0.0.1:{self.port}/0"
+        ports = ("--port", "0", "--tls-port", str(self.port)) if tls else ("--port", str(self.port))
+        self._arguments = (*ports, *arguments)
         self._process: subprocess.Popen[bytes] | None = None
         self.start()
 
-    def start(self, *arguments: str) -> None:
+    def start(self) -> None:
         unpacked_libraries = ":".join(map(str, (UNPACKED / "lib").glob("*-linux-gnu*")))
         self._process = subprocess.Popen(
-            ["redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", *arguments],
+            ["redis-server", "--bind", "127.0.0.1", "--save", "", *self._arguments],
             executable=shutil.which("redis-server") or UNPACKED / "bin/redis-check-rdb",
             env={**os.environ, "LD_LIBRARY_PATH": unpacked_libraries},
             stdout=subprocess.DEVNULL,
@@ -71,8 +74,8 @@ class RedisServer:
 
 
 @contextmanager
-def redis_server() -> Iterator[RedisServer]:
-    server = RedisServer()
+def redis_server(*arguments: str, tls: bool = False) -> Iterator[RedisServer]:
+    server = RedisServer(*arguments, tls=tls)
     try:
         yield server
     finally:

@@ -28,15 +28,15 @@ KINDS = (
 
 
 @pytest.fixture
-def no_collector():
+def left():
+    """What of these kinds was made from now on and is still there, without the collector's help."""
     gc.collect()
     gc.disable()
-    yield
+    before = {id(each) for each in gc.get_objects() if isinstance(each, KINDS)}
+    yield lambda: [
+        type(each).__name__ for each in gc.get_objects() if isinstance(each, KINDS) and id(each) not in before
+    ]
     gc.enable()
-
-
-def left() -> list[str]:
-    return [type(each).__name__ for each in gc.get_objects() if isinstance(each, KINDS)]
 
 
 async def settled(server) -> None:
@@ -46,8 +46,7 @@ async def settled(server) -> None:
     await trio.sleep(0.1)
 
 
-@pytest.mark.usefixtures("no_collector")
-async def test_native_connections_leave_no_garbage():
+async def test_native_connections_leave_no_garbage(left):
     async with running_server() as server:
         async with server.speaker("ann") as ann, server.speaker("bob", speak=False):
             await ann.send_audio(sound(1.0).tobytes() + silence(1.0).tobytes())
@@ -61,8 +60,7 @@ async def test_native_connections_leave_no_garbage():
         assert left() == []
 
 
-@pytest.mark.usefixtures("no_collector")
-async def test_connections_of_vosk_server_s_clients_leave_no_garbage():
+async def test_connections_of_vosk_server_s_clients_leave_no_garbage(left):
     async with running_server() as server:
         async with server.raw("", path="/vosk-server") as socket:
             await socket.send(sound(0.5).tobytes())

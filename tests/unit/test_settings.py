@@ -168,7 +168,36 @@ def test_models_that_clients_may_choose_are_names_of_folders(env_file: Path) -> 
             load({"VOSK_SERVER_MODELS": wrong}, env_file)
 
 
-@pytest.mark.parametrize("value", ["localhost:6379", "http://localhost", "redis://", "redis://:secret@host:many/0"])
+@pytest.mark.parametrize(
+    "value",
+    [
+        "localhost:6379",
+        "http://localhost",
+        "redis://",
+        "redis://:secret@host:many/0",
+        "redis:///0",
+        "redis://?x",
+        "redis://:secret@",
+        "redis://:p@secret/word@host",
+        "redis://:secret#@host",
+        "redis://host:0",
+        "redis://host/secret",
+        "redis://host/-1",
+        "redis://host?db=secret",
+        "redis://host?secret=1",
+        "redis://host?secret",
+        "redis://host?db=1&db=2",
+        "redis://host?ssl_ca_certs=/etc/ssl/certs",
+        "redis://host?noreply=true",
+        "rediss://host?ssl_cert_reqs=secret",
+        "rediss://host?ssl_check_hostname=perhaps",
+        "rediss://host?ssl_ca_certs=/no/secret/file",
+        "rediss://host?ssl_certfile=/no/secret/file",
+        "rediss://host?ssl_keyfile=/no/secret/file",
+        "unix://host/run/redis.sock",
+        "unix:///",
+    ],
+)
 def test_a_wrong_redis_url_is_refused_without_being_shown(env_file: Path, value: str) -> None:
     with pytest.raises(SettingsError, match=r"REDIS_URL \(in .*\) is not redis://") as refused:
         load({"REDIS_URL": value}, env_file)
@@ -176,7 +205,13 @@ def test_a_wrong_redis_url_is_refused_without_being_shown(env_file: Path, value:
 
 
 @pytest.mark.parametrize(
-    "value", ["redis://h", "rediss://user:pass@h:1/2", "redis://[::1]:6379", "unix:///run/redis.sock"]
+    "value",
+    [
+        "redis://h",
+        "rediss://user:pass@h:1/2?ssl_cert_reqs=none",
+        "redis://:p%40ss@[::1]:6379?db=1&client_name=captions",
+        "unix:///run/redis.sock?db=1",
+    ],
 )
 def test_a_redis_url_is_taken_as_it_is(env_file: Path, value: str) -> None:
     assert load({"REDIS_URL": value}, env_file).redis_url == value

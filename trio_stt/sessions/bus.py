@@ -10,13 +10,18 @@ from collections.abc import Callable, Sequence
 from enum import Enum
 from typing import Final, Literal, Protocol
 
+import structlog
 import trio
 from attrs import frozen
 
 from trio_stt.dialects.events import Transcript, Translation
+from trio_stt.operations.logs import without_message
 
 KEPT_ENTRIES: Final = 1000
 """Finals and translations of one call that are kept: five times the most `history`, for resumes and five languages."""
+
+KEPT_STREAMS: Final = 10 * KEPT_ENTRIES
+"""Streams of one call whose epoch and end are kept: those used last. What is kept of finals is of far fewer."""
 
 PRESENCE_S: Final = 15.0
 """A client of another instance that was not heard of for so long has left: its instance died."""
@@ -44,6 +49,9 @@ class Outcome(Enum):
     """A newer connection of that stream has taken a higher epoch: nothing was stored."""
     OVERLAPS = "overlaps"
     """The final starts before the end of the last one that is stored of its stream: nothing was stored."""
+    REFUSED = "refused"
+    """The bus works, but does not take this: it cannot be written, or something of this call is amiss there. Asking
+    again is of no use."""
     DOWN = "down"
     """The bus did not answer in time: it may be stored or not. Asking again is safe."""
 
@@ -139,12 +147,16 @@ Receive = Callable[[Sequence[BusEvent], bool], None]
 """Is given events in their order, and whether they were stored before the following began. Must return at once."""
 
 
+def _hear_nothing(events: Sequence[BusEvent], earlier: bool) -> None:
+    """After `close`."""
+
+
 class Following:
     """What is heard of one call, until `close`."""
 
     def __init__(self, call: Call, receive: Receive, after: str | None, on_close: Callable[[Following], None]) -> None:
         self.call = call
-        self.receive = receive
+        self._receive = receive
         self.after = after
         """The last entry that was heard; None: none yet."""
         self.caught_up = trio.Event()
@@ -152,10 +164,21 @@ class Following:
         self.closed = False
         self._on_close = on_close
 
+    def hand_over(self, events: Sequence[BusEvent], earlier: bool) -> None:
+        """Has them received, if it is not closed. What that raises is logged: others wait for what comes next."""
+        if self.closed:
+            return
+        try:
+            self._receive(events, earlier)
+        except Exception as error:  # noqa: BLE001  (a boundary: one call's fault is not another's)
+            log = structlog.get_logger()
+            log.error("bus_receiver_failed", error=without_message(error))
+
     def close(self) -> None:
         """Nothing is received any more. Does nothing the second time."""
         if not self.closed:
             self.closed = True
+            self._receive = _hear_nothing  # else this and who receives would keep each other
             self._on_close(self)
 
 
@@ -197,16 +220,25 @@ class Bus(Protocol):
         """Keeps the bus connected until cancelled. Starts at once, whether or not the bus is there."""
 
     async def take_epoch(self, call: Call, stream_id: str, known: int) -> int | Down:
-        """Takes that stream: 1 + the highest of `known` and the bus's epoch. Lower ones are fenced from now on."""
+        """Takes that stream: 1 + the highest of `known` and the bus's epoch. Lower ones are fenced from now on.
+
+        `DOWN` also if this call's are refused.
+        """
 
     async def claim_epoch(self, call: Call, stream_id: str, epoch: int) -> int | Down:
-        """Tells the bus, which may have forgotten, that `epoch` is alive; returns the highest, perhaps another's."""
+        """Tells the bus, which may have forgotten, that `epoch` is alive; returns the highest, perhaps another's.
+
+        If this call's are refused, `epoch` itself: then nobody can have a higher one from there.
+        """
 
     async def publish_final(self, call: Call, final: Transcript, *, epoch: int, follows: int) -> Published:
-        """Stores a final and tells the other instances, in one step. `STORED`, `FENCED`, `OVERLAPS` or `DOWN`."""
+        """Stores a final and tells the other instances, in one step.
+
+        `STORED`, `FENCED`, `OVERLAPS`, `REFUSED` or `DOWN`.
+        """
 
     async def publish_translation(self, call: Call, translation: Translation) -> Outcome:
-        """Stores a final translation and tells the others: `STORED`, `ALREADY_STORED` or `DOWN`."""
+        """Stores a final translation and tells the others: `STORED`, `ALREADY_STORED`, `REFUSED` or `DOWN`."""
 
     def publish_partial(self, call: Call, partial: Transcript) -> None:
         """Tells the others, stores nothing. Returns at once; with the bus down it is dropped."""
@@ -221,11 +253,14 @@ class Bus(Protocol):
         """What others publish in a call from now on, after what is stored (after the id `after`). Returns at once.
 
         Nothing stored is missed or received twice, also after an outage. What this end itself published is received
-        only if it was stored before. A call is followed once at a time.
+        only if it was stored before. A call is followed once at a time. What `receive` raises is logged.
         """
 
-    async def announce(self, call: Call, present: Present) -> int | Down:
-        """Tells the others that a client came; returns its `order`."""
+    async def announce(self, call: Call, present: Present, age_s: float = 0.0) -> int | Down:
+        """Tells the others that a client came, `age_s` seconds ago; returns its `order`.
+
+        Of two connections of a client the one that came later has the higher, whichever is told first.
+        """
 
     async def refresh(self, call: Call, presents: Sequence[Present]) -> Outcome:
         """Tells the others that clients are still there; keeps what is stored of the call. `STORED` or `DOWN`."""

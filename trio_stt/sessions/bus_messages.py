@@ -19,6 +19,13 @@ _FINAL, _PARTIAL, _TRANSLATION, _JOINED, _HERE, _LEFT = "final", "partial", "tra
 
 _JSON: Final = json.JSONEncoder(ensure_ascii=False, check_circular=False, allow_nan=False, separators=(",", ":"))
 
+
+def _no_number(name: str) -> float:
+    raise ValueError(f"{name} is no JSON")
+
+
+_READER: Final = json.JSONDecoder(parse_constant=_no_number)
+
 _LEFT_OUT: Final = ("session_id", "history", "words")
 _TRANSCRIPT_FIELDS: Final = tuple(name for name in fields_dict(Transcript) if name not in _LEFT_OUT)
 _TRANSLATION_FIELDS: Final = tuple(name for name in fields_dict(Translation) if name not in _LEFT_OUT)
@@ -34,7 +41,10 @@ class Message:
 
 
 def encode(event: BusEvent, origin: str) -> bytes:
-    """The bytes for an event that `origin` publishes."""
+    """The bytes for an event that `origin` publishes. Raises ValueError if JSON does not know a number in it.
+
+    Half a surrogate pair, which no reader could be sent, becomes a question mark.
+    """
     match event:
         case StoredFinal():
             body = {"kind": _FINAL, "epoch": event.epoch, "follows": event.follows, "is": _transcript(event.final)}
@@ -48,15 +58,17 @@ def encode(event: BusEvent, origin: str) -> bytes:
             body = {"kind": _HERE, "are": [_picked(present, _PRESENT_FIELDS) for present in event.presents]}
         case Left():
             body = {"kind": _LEFT, "client_id": event.client_id, "connection": event.connection}
-    return _JSON.encode({"origin": origin, **body}).encode()
+    return _JSON.encode({"origin": origin, **body}).encode(errors="replace")
 
 
 def decode(payload: bytes, call: Call) -> Message | None:
     """The message in `payload`; None if it is none that this version can read."""
     try:
-        body = json.loads(payload)
+        body = _READER.decode(payload.decode())
+        if b"\\u" in payload:
+            _JSON.encode(body).encode()  # fails at half a surrogate pair: UTF-8 has none, but JSON can escape it
         return Message(str(body["origin"]), _event(body, call))
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return None
 
 

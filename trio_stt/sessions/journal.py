@@ -112,9 +112,12 @@ class StreamJournal:
             published = await self._write(first)
             if published.outcome is not Outcome.DOWN:
                 first.published = published
-                self._drop(first)
-                if not self._waiting:
-                    self._confirmed.set()
+                if published.outcome is Outcome.REFUSED:
+                    self.give_up(first)
+                else:
+                    self._drop(first)
+                    if not self._waiting:
+                        self._confirmed.set()
         except Exception as error:  # noqa: BLE001  (a boundary: what one caption provokes must not end everybody's journal)
             published = Published(Outcome.DOWN)
             self._journal.log_fault(error)

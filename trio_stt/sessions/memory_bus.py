@@ -13,6 +13,7 @@ from attrs import define, evolve, field
 from trio_stt.dialects.events import Transcript, Translation
 from trio_stt.sessions.bus import (
     KEPT_ENTRIES,
+    KEPT_STREAMS,
     PRESENCE_S,
     Bus,
     BusEvent,
@@ -42,26 +43,45 @@ class _StreamState:
 
 
 @define
+class _Presence:
+    present: Present
+    expires_at: float
+    end: MemoryBus
+
+
+@define
 class _CallState:
     expires_at: float
     entries: OrderedDict[str, Entry] = field(factory=OrderedDict)
     stored: OrderedDict[object, None] = field(factory=OrderedDict)  # segment ids, and (segment id, language)
-    streams: dict[str, _StreamState] = field(factory=dict)
-    present: dict[str, tuple[Present, float]] = field(factory=dict)  # with when it expires
+    streams: OrderedDict[str, _StreamState] = field(factory=OrderedDict)  # the one used longest ago first
+    present: dict[str, _Presence] = field(factory=dict)
+
+
+@define
+class _TenantState:
+    entries: int = 0
+    calls: OrderedDict[Call, _CallState] = field(factory=OrderedDict)  # the one used longest ago first
 
 
 class Memory:
     """What the ends of a bus in memory share. Calls that nobody keeps are forgotten after `ttl_s`."""
 
-    def __init__(self, *, ttl_s: float, max_entries: int = 20_000) -> None:
-        """`max_entries`: of all calls together; beyond it the call that was used least recently is forgotten."""
+    def __init__(self, *, ttl_s: float, max_entries: int = 20_000, presence_s: float = PRESENCE_S) -> None:
+        """`max_entries`: of all calls together; beyond it the tenant that has the most loses its oldest.
+
+        Of its calls, the one that was used longest ago comes first. `presence_s`: how long a client counts as present.
+        """
         self.down = False
         self.ends: list[MemoryBus] = []
+        self.presence_s = presence_s
         self._ttl_s = ttl_s
         self._max_entries = max_entries
         self._entries = 0
-        self._calls: OrderedDict[Call, _CallState] = OrderedDict()
+        self._calls: OrderedDict[Call, _CallState] = OrderedDict()  # the one used longest ago first
+        self._tenants: dict[str, _TenantState] = {}
         self._numbers = 0
+        self._order = 10**15  # beyond any age
 
     def __len__(self) -> int:
         return self._entries
@@ -71,6 +91,7 @@ class Memory:
         self.down = True
         if forget:
             self._calls.clear()
+            self._tenants.clear()
             self._entries = 0
 
     def start(self) -> None:
@@ -84,31 +105,53 @@ class Memory:
         self._numbers += 1
         return self._numbers
 
+    def next_order(self, age_s: float) -> int:
+        """The order of a connection that is `age_s` seconds old: later than all that are older."""
+        self._order = max(10**15 + round(trio.current_time() * 1_000_000), self._order + 1)
+        return self._order - round(max(0.0, age_s) * 1_000_000)
+
     def call(self, call: Call) -> _CallState:
         """What is stored of `call`, kept for `ttl_s` from now."""
         now = trio.current_time()
-        while self._calls:
-            oldest, state = next(iter(self._calls.items()))
-            if state.expires_at > now and (self._entries <= self._max_entries or oldest == call):
-                break
-            self._entries -= len(state.entries)
-            del self._calls[oldest]
+        while self._calls and next(iter(self._calls.values())).expires_at <= now:
+            self._forget(next(iter(self._calls)))
         state = self._calls.setdefault(call, _CallState(now))
         state.expires_at = now + self._ttl_s
         self._calls.move_to_end(call)
+        calls = self._tenants.setdefault(call.tenant, _TenantState()).calls
+        calls[call] = state
+        calls.move_to_end(call)
         return state
 
-    def append(self, state: _CallState, name: object, kept: Kept) -> None:
+    def append(self, call: Call, name: object, kept: Kept) -> None:
         """Stores an entry under that name."""
+        state = self.call(call)
         id = f"{self.next_number()}-0"
         state.entries[id] = Entry(id, kept)
+        self._count(call.tenant, 1)
         state.stored[name] = None
-        self._entries += 1
-        if len(state.entries) > KEPT_ENTRIES:
-            state.entries.popitem(last=False)
-            self._entries -= 1
-        if len(state.stored) > KEPT_ENTRIES:
+        if len(state.stored) > 2 * KEPT_ENTRIES:
             state.stored.popitem(last=False)
+        if len(state.entries) > KEPT_ENTRIES:
+            self._drop_oldest(call)
+        while self._entries > self._max_entries:
+            richest = max(self._tenants.values(), key=lambda tenant: tenant.entries)
+            self._drop_oldest(next(call for call, state in richest.calls.items() if state.entries))
+
+    def _count(self, tenant: str, entries: int) -> None:
+        self._entries += entries
+        self._tenants[tenant].entries += entries
+
+    def _drop_oldest(self, call: Call) -> None:
+        self._calls[call].entries.popitem(last=False)
+        self._count(call.tenant, -1)
+
+    def _forget(self, call: Call) -> None:
+        self._count(call.tenant, -len(self._calls.pop(call).entries))
+        tenant = self._tenants[call.tenant]
+        del tenant.calls[call]
+        if not tenant.calls:
+            del self._tenants[call.tenant]
 
 
 class MemoryBus(Bus):
@@ -154,7 +197,7 @@ class MemoryBus(Bus):
         await trio.lowlevel.checkpoint()
         if not self.up:
             return Outcome.DOWN
-        stream = self._stream(call, stream_id)
+        stream = self._use(call, stream_id)
         stream.epoch = 1 + max(known, stream.epoch)
         return stream.epoch
 
@@ -162,7 +205,7 @@ class MemoryBus(Bus):
         await trio.lowlevel.checkpoint()
         if not self.up:
             return Outcome.DOWN
-        stream = self._stream(call, stream_id)
+        stream = self._use(call, stream_id)
         stream.epoch = max(epoch, stream.epoch)
         return stream.epoch
 
@@ -171,16 +214,17 @@ class MemoryBus(Bus):
         if not self.up:
             return Published(Outcome.DOWN)
         state = self._memory.call(call)
-        stream = self._stream(call, final.stream_id)
+        stream = state.streams.get(final.stream_id, _StreamState())
         if epoch < stream.epoch:
             return Published(Outcome.FENCED)
         if final.segment_id in state.stored:
             return Published(Outcome.STORED)
         if final.start_sample < stream.end_sample:
             return Published(Outcome.OVERLAPS, stream.end_sample)
+        stream = self._use(call, final.stream_id)
         stream.epoch, stream.end_sample = epoch, final.end_sample
         kept = StoredFinal(final, epoch, follows)
-        self._memory.append(state, final.segment_id, kept)
+        self._memory.append(call, final.segment_id, kept)
         self._tell(call, kept)
         return Published(Outcome.STORED)
 
@@ -192,7 +236,7 @@ class MemoryBus(Bus):
         name = (translation.segment_id, translation.language)
         if name in state.stored:
             return Outcome.ALREADY_STORED
-        self._memory.append(state, name, translation)
+        self._memory.append(call, name, translation)
         self._tell(call, translation)
         return Outcome.STORED
 
@@ -217,23 +261,24 @@ class MemoryBus(Bus):
             self._catch_up(following)
         return following
 
-    async def announce(self, call: Call, present: Present) -> int | Down:
+    async def announce(self, call: Call, present: Present, age_s: float = 0.0) -> int | Down:
         await trio.lowlevel.checkpoint()
         if not self.up:
             return Outcome.DOWN
-        order = self._memory.next_number()
-        present = evolve(present, order=order)
-        self._keep_present(call, present)
+        present = evolve(present, order=self._memory.next_order(age_s))
+        known = self._present(call).get(present.client_id)
+        if known is None or known.present.connection == present.connection or known.present.order < present.order:
+            self._keep_present(call, present)
         self._tell(call, Joined(present))
-        return order
+        return present.order
 
     async def refresh(self, call: Call, presents: Sequence[Present]) -> Outcome:
         await trio.lowlevel.checkpoint()
         if not self.up:
             return Outcome.DOWN
-        kept = self._memory.call(call).present
+        kept = self._present(call)
         for present in presents:
-            if present.client_id not in kept or kept[present.client_id][0].order <= present.order:
+            if present.client_id not in kept or kept[present.client_id].present.order <= present.order:
                 self._keep_present(call, present)
         self._tell(call, Here(tuple(presents)))
         return Outcome.STORED
@@ -241,16 +286,29 @@ class MemoryBus(Bus):
     def depart(self, call: Call, present: Present) -> None:
         if not self.up:
             return
-        kept = self._memory.call(call).present
-        if present.client_id in kept and kept[present.client_id][0].connection == present.connection:
+        kept = self._present(call)
+        if present.client_id in kept and kept[present.client_id].present.connection == present.connection:
             del kept[present.client_id]
         self._tell(call, Left(present.client_id, present.connection))
 
-    def _stream(self, call: Call, stream_id: str) -> _StreamState:
-        return self._memory.call(call).streams.setdefault(stream_id, _StreamState())
+    def _use(self, call: Call, stream_id: str) -> _StreamState:
+        streams = self._memory.call(call).streams
+        stream = streams.setdefault(stream_id, _StreamState())
+        streams.move_to_end(stream_id)
+        if len(streams) > KEPT_STREAMS:
+            streams.popitem(last=False)
+        return stream
+
+    def _present(self, call: Call) -> dict[str, _Presence]:
+        """Who is there; those who were not heard of for too long are forgotten."""
+        kept, now = self._memory.call(call).present, trio.current_time()
+        for client_id in [name for name, presence in kept.items() if presence.expires_at < now]:
+            del kept[client_id]
+        return kept
 
     def _keep_present(self, call: Call, present: Present) -> None:
-        self._memory.call(call).present[present.client_id] = (present, trio.current_time() + PRESENCE_S)
+        until = trio.current_time() + self._memory.presence_s
+        self._memory.call(call).present[present.client_id] = _Presence(present, until, self)
 
     def _entries_after(self, call: Call, after: str | None) -> tuple[Entry, ...]:
         entries = tuple(self._memory.call(call).entries.values())
@@ -270,18 +328,17 @@ class MemoryBus(Bus):
         if following is None:
             return
         if isinstance(event, StoredFinal | Translation):
-            following.after = next(reversed(self._memory.call(call).entries))
+            following.after = next(reversed(self._memory.call(call).entries), following.after)
         if not own:
-            following.receive([event], False)
+            following.hand_over([event], False)
 
     def _catch_up(self, following: Following) -> None:
         entries = self._entries_after(following.call, following.after)
         if entries:
             following.after = entries[-1].id
-        following.receive([entry.kept for entry in entries], not following.caught_up.is_set())
-        now = trio.current_time()
-        present = [one for one, until in self._memory.call(following.call).present.values() if until > now]
-        following.receive([Here(tuple(present))], False)
+        following.hand_over([entry.kept for entry in entries], not following.caught_up.is_set())
+        present = [one.present for one in self._present(following.call).values() if one.end is not self]
+        following.hand_over([Here(tuple(present))], False)
         following.caught_up.set()
 
     def _forget(self, following: Following) -> None:

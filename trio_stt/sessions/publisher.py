@@ -61,7 +61,7 @@ class Publisher(CaptionSink):
         """Takes a final translation; who wants it receives it once, whichever instance made it first."""
         with trio.CancelScope(shield=True):
             published = await self._journal.store(translation)
-        if published.outcome in (Outcome.STORED, Outcome.DOWN):
+        if published.outcome in (Outcome.STORED, Outcome.DOWN, Outcome.REFUSED):
             self._session.deliver(translation)
 
     def _tell(self, final: Transcript) -> None:

@@ -56,10 +56,6 @@ def call_of(request: StreamRequest) -> Call:
     return Call(request.tenant, request.session_id)
 
 
-def _heard_no_more(events: Sequence[BusEvent], earlier: bool) -> None:
-    """A call that has ended hears nothing."""
-
-
 def _ended(close: Close) -> None:
     """A connection that has ended is not closed again."""
 
@@ -84,6 +80,7 @@ class Member:
         """Tells this connection of the client from its others."""
         self.told: Present | None = None
         """What the other instances were last told of it, or are about to be."""
+        self.joined_at = 0.0
         self.order = 0
         """What the bus gave this connection; 0: nothing yet."""
         self.on_change: Callable[[], None] = lambda: None
@@ -219,6 +216,7 @@ class Session:
         older = self._members.get(member.client_id)
         self._members[member.client_id] = member
         member.on_change = partial(self._member_changed, member)
+        member.joined_at = trio.current_time()
         if older is not None:
             older.stop(RESUMED if member.goes_on_with == older.stream_id else REPLACED)
         elif member.client_id not in self._remote:
@@ -229,7 +227,7 @@ class Session:
 
     async def announce(self, member: Member) -> None:
         """Tells the other instances that `member` came, if the bus is up. May be cancelled."""
-        order = await self._bus.announce(self.call, self._present(member))
+        order = await self._bus.announce(self.call, self._present(member), trio.current_time() - member.joined_at)
         if order is Outcome.DOWN:
             return
         member.order = order
@@ -277,7 +275,6 @@ class Session:
     def end(self) -> None:
         """Nothing is heard of the call any more."""
         self._following.close()
-        self._following.receive = _heard_no_more  # else each would keep the other
 
     # ── what members hear ────────────────────────────────────────────────────────────────────────────────────────
 

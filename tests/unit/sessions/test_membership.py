@@ -68,6 +68,7 @@ class Membership(TrioMachine):
         client.history = history
         client.joined_in_outage = self.is_down
         self.clients.append(client)
+        self.do(lambda: self.clock.jump(0.001))  # no two come at the same moment
         self.do(lambda: self.instances[place].join(client))
 
     @rule(name=NAMES, data=st.data())

@@ -101,6 +101,7 @@ async def test_a_newer_connection_on_another_instance_replaces_the_older_one(ins
 async def test_a_client_that_moved_during_an_outage_is_one_client_afterwards(autojump_clock, instance, other, memory):
     old = await instance.join(Client("ann"))
     memory.stop(forget=True)
+    await trio.sleep(1)
     new = await other.join(Client("ann"))
     await wait_all_tasks_blocked()
     assert old.closes == new.closes == []
@@ -108,6 +109,22 @@ async def test_a_client_that_moved_during_an_outage_is_one_client_afterwards(aut
     await trio.sleep(1)
     assert set(old.closes) == {REPLACED}
     assert new.closes == []
+
+
+async def test_of_two_connections_made_in_an_outage_the_later_stays_whoever_is_told_first(
+    autojump_clock, instance, other, memory
+):
+    memory.stop()
+    for first, second in ((instance, other), (other, instance)):
+        name = f"ann-{id(first)}"
+        old = await first.join(Client(name))
+        await trio.sleep(1)
+        new = await second.join(Client(name))
+        first.expected = old, new
+    memory.start()
+    await trio.sleep(8)
+    for old, new in (instance.expected, other.expected):
+        assert (set(old.closes), new.closes) == ({REPLACED}, [])
 
 
 async def test_who_was_on_an_instance_that_died_has_left_after_a_while(autojump_clock, instance, memory, nursery):

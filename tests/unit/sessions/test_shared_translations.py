@@ -14,7 +14,7 @@ from trio_stt.sessions.translate import TAKEOVER_SPREAD_S, UNAVAILABLE, Translat
 
 TAKEOVER_S = 5.0
 
-pytestmark = pytest.mark.usefixtures("quiet_logs", "autojump_clock")
+pytestmark = pytest.mark.usefixtures("quiet_logs")
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def failures(client: Client) -> list[str]:
     return [event.code for event in client.received if isinstance(event, Failure)]
 
 
-async def test_a_final_is_translated_where_it_was_spoken_once_for_everybody(here, there):
+async def test_a_final_is_translated_where_it_was_spoken_once_for_everybody(autojump_clock, here, there):
     ann, near = await here.join(Client("ann")), await here.join(reader("near"))
     far, other = await there.join(reader("far")), await there.join(reader("other", "de"))
     await say(ann, "one", "two")
@@ -77,14 +77,14 @@ async def test_a_final_is_translated_where_it_was_spoken_once_for_everybody(here
     assert there.translator.calls == []
 
 
-async def test_engines_are_loaded_for_readers_elsewhere(here, there):
+async def test_engines_are_loaded_for_readers_elsewhere(autojump_clock, here, there):
     await here.join(Client("ann"))
     await there.join(reader("far"))
     await trio.sleep(1)
     assert here.translator.prepared == [["pt"]]
 
 
-async def test_a_reader_who_changes_language_elsewhere_is_heard_of(here, there):
+async def test_a_reader_who_changes_language_elsewhere_is_heard_of(autojump_clock, here, there):
     ann, far = await here.join(Client("ann")), await there.join(reader("far"))
     far.member.request = reader("far", "de").member.request
     await trio.sleep(1)
@@ -93,7 +93,9 @@ async def test_a_reader_who_changes_language_elsewhere_is_heard_of(here, there):
     assert far.translations == ["de:one"]
 
 
-async def test_who_speaks_on_an_instance_that_translates_nothing_is_translated_where_he_is_read(memory, there, nursery):
+async def test_who_speaks_on_an_instance_that_translates_nothing_is_translated_where_he_is_read(
+    autojump_clock, memory, there, nursery
+):
     plain = await started(Instance(memory), nursery)
     ann, far = await plain.join(Client("ann")), await there.join(reader("far"))
     near = await plain.join(reader("near"))
@@ -103,7 +105,7 @@ async def test_who_speaks_on_an_instance_that_translates_nothing_is_translated_w
     assert failures(far) == []
 
 
-async def test_the_translation_that_comes_late_is_not_told_twice(here, there):
+async def test_the_translation_that_comes_late_is_not_told_twice(autojump_clock, here, there):
     here.translator.seconds = TAKEOVER_S + TAKEOVER_SPREAD_S + 0.5
     ann, near = await here.join(Client("ann")), await here.join(reader("near"))
     far = await there.join(reader("far"))
@@ -113,7 +115,7 @@ async def test_the_translation_that_comes_late_is_not_told_twice(here, there):
     assert near.translations == far.translations == ["pt:one"]
 
 
-async def test_where_nobody_can_translate_each_is_told_once(here, there):
+async def test_where_nobody_can_translate_each_is_told_once(autojump_clock, here, there):
     here.translator.failing = there.translator.failing = True
     ann, near = await here.join(Client("ann")), await here.join(reader("near"))
     far = await there.join(reader("far"))
@@ -123,7 +125,7 @@ async def test_where_nobody_can_translate_each_is_told_once(here, there):
     assert far.texts == ["one", "two"]
 
 
-async def test_who_comes_late_elsewhere_finds_the_translations_made_before(here, there):
+async def test_who_comes_late_elsewhere_finds_the_translations_made_before(autojump_clock, here, there):
     ann = await here.join(Client("ann"))
     await here.join(reader("near"))
     await say(ann, "one", "two")
@@ -134,7 +136,7 @@ async def test_who_comes_late_elsewhere_finds_the_translations_made_before(here,
     assert there.translator.calls == []
 
 
-async def test_what_nobody_wanted_is_translated_for_who_comes_late_only(here, there):
+async def test_what_nobody_wanted_is_translated_for_who_comes_late_only(autojump_clock, here, there):
     ann = await here.join(Client("ann"))
     await say(ann, "one")
     near = await here.join(reader("near", "de"))
@@ -145,7 +147,9 @@ async def test_what_nobody_wanted_is_translated_for_who_comes_late_only(here, th
     assert near.translations == []
 
 
-async def test_translations_made_in_an_outage_reach_the_others_when_the_bus_returns(here, there, memory):
+async def test_translations_made_in_an_outage_reach_the_others_when_the_bus_returns(
+    autojump_clock, here, there, memory
+):
     ann, near = await here.join(Client("ann")), await here.join(reader("near"))
     far = await there.join(reader("far"))
     await say(ann, "one")
@@ -162,7 +166,9 @@ async def test_translations_made_in_an_outage_reach_the_others_when_the_bus_retu
     assert there.translator.calls == []
 
 
-async def test_an_instance_that_died_in_the_middle_leaves_its_translations_to_another(memory, there, nursery):
+async def test_an_instance_that_died_in_the_middle_leaves_its_translations_to_another(
+    autojump_clock, memory, there, nursery
+):
     doomed = Translating(memory)
     with trio.CancelScope() as life:
         async with trio.open_nursery() as its_own:
@@ -176,7 +182,7 @@ async def test_an_instance_that_died_in_the_middle_leaves_its_translations_to_an
     assert far.translations == ["pt:one"]
 
 
-async def test_of_several_instances_one_takes_over(memory, here, there, nursery):
+async def test_of_several_instances_one_takes_over(autojump_clock, memory, here, there, nursery):
     plain = await started(Instance(memory), nursery)
     ann = await plain.join(Client("ann"))
     readers = [await here.join(reader("near")), await there.join(reader("far"))]
@@ -188,7 +194,9 @@ async def test_of_several_instances_one_takes_over(memory, here, there, nursery)
     assert len(here.translator.calls) + len(there.translator.calls) < 10
 
 
-async def test_what_is_waited_for_from_elsewhere_takes_no_room_from_what_is_said_here(memory, there, nursery):
+async def test_what_is_waited_for_from_elsewhere_takes_no_room_from_what_is_said_here(
+    autojump_clock, memory, there, nursery
+):
     plain = await started(Instance(memory), nursery)
     for number in range(60):
         ann = await plain.join(Client("ann", session_id=f"call-{number}"))
@@ -201,7 +209,7 @@ async def test_what_is_waited_for_from_elsewhere_takes_no_room_from_what_is_said
     assert failures(bob) == []
 
 
-async def test_one_who_comes_late_takes_one_place_however_much_was_said(here):
+async def test_one_who_comes_late_takes_one_place_however_much_was_said(autojump_clock, here):
     ann = await here.join(Client("ann"))
     await say(ann, *(f"{number}" for number in range(100)))
     late = await here.join(reader("late", history=100))
