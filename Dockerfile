@@ -19,7 +19,8 @@ COPY pyproject.toml ./
 COPY requirements requirements
 COPY scripts scripts
 # The package's metadata wants a README; the real one would have all packages installed anew at each change of it.
-RUN touch README.md && ./scripts/setup.sh --skip-models
+RUN touch README.md && mkdir trio_stt && touch trio_stt/__init__.py \
+    && ./scripts/setup.sh --skip-models
 # What `trio-stt models` needs: a change elsewhere in the source does not compile the graphs anew.
 COPY trio_stt/__init__.py trio_stt/__main__.py trio_stt/settings.py trio_stt/
 COPY trio_stt/models trio_stt/models

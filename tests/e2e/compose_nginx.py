@@ -19,9 +19,12 @@ def free_port(address: str = "127.0.0.1") -> int:
 
 
 def written_for_this_machine(
-    folder: Path, *, front: int = 8000, alive: int = 8080, servers: int = 8000, names: int = 53
+    folder: Path, *, front: int = 8000, alive: int = 8080, servers: int = 8000, names: int = 53, connect: str = "200ms"
 ) -> Path:
-    """The configuration in `folder`: ports of nginx, of its health location, of the servers and of the name server."""
+    """The configuration in `folder`: ports of nginx, of its health location, of the servers and of the name server.
+
+    `connect`: how long nginx waits for a server to take a connection.
+    """
     text = CONFIGURATION.read_text(encoding="utf-8")
     for there, here in {
         "pid /tmp/": f"pid {folder}/",
@@ -30,6 +33,7 @@ def written_for_this_machine(
         "listen 127.0.0.1:8080;": f"listen 127.0.0.1:{alive};",
         "resolver 127.0.0.11 ": f"resolver 127.0.0.1:{names} ",
         "server server:8000 ": f"server server:{servers} ",
+        "proxy_connect_timeout 200ms;": f"proxy_connect_timeout {connect};",
         # Here the limit on open files is the machine's.
         "worker_connections 16384;": "worker_connections 256;",
     }.items():
@@ -41,9 +45,9 @@ def written_for_this_machine(
 
 
 @contextmanager
-def running_nginx(folder: Path, *, front: int, alive: int, servers: int, names: int) -> Iterator[None]:
-    """nginx while the block runs; what it logs is in the file `log` of the folder."""
-    file = written_for_this_machine(folder, front=front, alive=alive, servers=servers, names=names)
+def running_nginx(folder: Path, *, front: int, **places: int | str) -> Iterator[None]:
+    """nginx while the block runs; what it logs is in the file `log` of the folder. `places`: as above."""
+    file = written_for_this_machine(folder, front=front, **places)
     command = [NGINX, "-p", folder, "-c", file, "-g", "daemon off;"]
     with (folder / "log").open("w") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
         try:

@@ -6,9 +6,13 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -81,27 +85,36 @@ class Mirror(BaseHTTPRequestHandler):
         pass
 
 
+@contextmanager
+def mirror() -> Iterator[int]:
+    """A mirror at `ONE`; its port."""
+    server = ThreadingHTTPServer((ONE, 0), Mirror)
+    thread = Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield server.server_port
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
 @pytest.fixture(scope="module")
 def mirrored(tmp_path_factory) -> Iterator[tuple[str, Path]]:
     """The address of nginx in front of a mirror, and nginx's log."""
     folder, front = tmp_path_factory.mktemp("nginx"), free_port()
-    mirror = ThreadingHTTPServer((ONE, 0), Mirror)
-    thread = Thread(target=mirror.serve_forever)
-    thread.start()
-    with name_server() as names:
+    with name_server() as names, mirror() as servers:
         names.addresses = [ONE]
-        with running_nginx(folder, front=front, alive=free_port(), servers=mirror.server_port, names=names.port):
+        with running_nginx(folder, front=front, alive=free_port(), servers=servers, names=names.port):
             yield f"http://127.0.0.1:{front}", folder / "log"
-    mirror.shutdown()
-    thread.join()
-    mirror.server_close()
 
 
 def asked(url: str, path: str, **headers: str) -> httpx.Response:
-    """The answer, once nginx knows its server."""
+    """The answer, once nginx knows its server: it asks for it every second."""
+    give_up_at = time.monotonic() + 20
     while True:
         answer = httpx.get(url + path, headers=headers)
-        if answer.status_code != 503:
+        if answer.status_code != 503 or time.monotonic() > give_up_at:
             return answer
 
 
@@ -149,6 +162,41 @@ def test_the_log_names_no_call_and_nobody(mirrored):
     lines = [json.loads(line) for line in log.read_text().splitlines() if line.startswith("{")]
     assert any(line["path"] == "/ws/vosk/" for line in lines)
     assert not re.search(r"secret|ann\b", log.read_text())
+
+
+def test_who_waits_for_a_server_that_is_gone_gets_another_though_the_servers_change_meanwhile(tmp_path):
+    """nginx gives up a request when the list of servers changes while it waits for one of them."""
+    front = free_port()
+    with (
+        name_server() as names,
+        mirror() as servers,
+        unanswering(OTHER, servers),
+        running_nginx(tmp_path, front=front, alive=free_port(), servers=servers, names=names.port, connect="4s"),
+        ThreadPoolExecutor() as clients,
+    ):
+        names.addresses = [ONE, OTHER]
+        asked(f"http://127.0.0.1:{front}", "/health")
+        answers = [clients.submit(httpx.get, f"http://127.0.0.1:{front}/health?{each}", timeout=20) for each in "ab"]
+        names.addresses = [ONE]
+        assert [answer.result().json().get("path") for answer in answers] == ["/health?a", "/health?b"]
+    # One of the two did wait, in vain, and began again (nginx marks that by a colon).
+    assert re.search(rf'"server":"{OTHER}:\d+ : {ONE}:\d+"', (tmp_path / "log").read_text())
+
+
+@contextmanager
+def unanswering(address: str, port: int) -> Iterator[None]:
+    """An address where connections get no answer at all, as of a container that is gone: its queue is full."""
+    with ExitStack() as held:
+        listener = held.enter_context(socket.create_server((address, port), backlog=0))
+        listener.setblocking(False)
+        while True:
+            filling = held.enter_context(socket.socket())
+            filling.settimeout(0.5)
+            try:
+                filling.connect((address, port))
+            except TimeoutError:
+                break
+        yield
 
 
 # ── real servers that come and go ────────────────────────────────────────────────────────────────────────────────
