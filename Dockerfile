@@ -22,7 +22,7 @@ COPY scripts scripts
 RUN touch README.md && mkdir trio_stt && touch trio_stt/__init__.py \
     && ./scripts/setup.sh --skip-models
 # What `trio-stt models` needs: a change elsewhere in the source does not compile the graphs anew.
-COPY trio_stt/__init__.py trio_stt/__main__.py trio_stt/settings.py trio_stt/
+COPY trio_stt/__init__.py trio_stt/__main__.py trio_stt/redis_address.py trio_stt/settings.py trio_stt/
 COPY trio_stt/models trio_stt/models
 COPY trio_stt/operations trio_stt/operations
 ARG MODELS=en

@@ -37,7 +37,7 @@ from trio_stt.gateway.keys import check_access, keys_of
 from trio_stt.gateway.model_refusals import failure_on_stream, refusal_of
 from trio_stt.gateway.origins import Origins
 from trio_stt.gateway.quotas import quotas_of
-from trio_stt.gateway.resume_tokens import ResumeTokens
+from trio_stt.gateway.resume_tokens import ResumeTokens, secret_of
 from trio_stt.gateway.socket import Socket
 from trio_stt.gateway.vosk_server import VoskServerConnection, VoskServerSurroundings, decodes_silence, request_of
 from trio_stt.gateway.websocket import CallSurroundings, NativeConnection, StreamIds
@@ -224,7 +224,7 @@ class Instance:
             self.sessions,
             self.bus,
             self.journal,
-            ResumeTokens(settings.resume_secret, life_s=settings.resume_token_s),
+            ResumeTokens(secret_of(settings), life_s=settings.resume_token_s),
             self._make_captioner,
             self._change_model,
             self._refuse_translation,

@@ -478,8 +478,8 @@ class Settings:
     resume_secret: str = _setting(
         "",
         _resume_secret,
-        "Signs resume tokens: the same on all instances; empty: one of its own each, so that only the same process "
-        "can go on.",
+        "Signs resume tokens: the same on all instances; empty: made from AUTH_KEYS, and without these one of its own, "
+        "so that only the same process can go on with a stream.",
     )
 
     # Result bus

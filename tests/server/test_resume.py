@@ -10,11 +10,13 @@ import trio
 
 from tests.server.conftest import running_server
 from tests.server.redis_server import redis_server
+from tests.tokens import KEYS
 from tests.unit.fakes import silence, sound
 from trio_stt.client.websocket import StreamClosedError
 from trio_stt.dialects.events import StreamRequest
-from trio_stt.gateway.resume_tokens import ResumableStream, ResumeTokens
+from trio_stt.gateway.resume_tokens import ResumableStream, ResumeTokens, secret_of
 from trio_stt.sessions.bus import Call
+from trio_stt.settings import Settings
 
 SECRET = "a secret of the fleet, of 32 bytes at least"
 RATE = 16000
@@ -344,6 +346,14 @@ async def test_a_token_is_good_for_its_stream_alone_and_for_a_time(server):
             assert (error["code"], error["reason"]) == ("resume_refused", reason)
     async with resuming(server) as ann:
         assert (await ann.resume(tokens.issue(request, stream), 32000))["from_sample"] == 32000
+
+
+def test_instances_that_share_their_settings_share_the_secret():
+    keys = Settings(auth_keys=KEYS)
+    assert secret_of(keys) == secret_of(Settings(auth_keys=KEYS)) != ""
+    assert secret_of(Settings(auth_keys=KEYS, resume_secret=SECRET)) == SECRET
+    assert secret_of(Settings()) == ""
+    assert all(one.secret.text not in secret_of(keys) for one in keys.auth_keys)
 
 
 async def test_resume_in_the_middle_of_a_stream_is_1008(server):

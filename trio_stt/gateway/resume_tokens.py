@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import secrets
 import time
 from collections.abc import Callable
@@ -11,6 +13,7 @@ import jwt
 from attrs import frozen
 
 from trio_stt.dialects.events import StreamRequest
+from trio_stt.settings import Settings
 
 ALGORITHM = "HS256"
 
@@ -71,6 +74,16 @@ class ResumeTokens:
         if any(claims[name] != expected[name] for name in ("encoding", "rate")):
             return "other_format"
         return ResumableStream(claims["stream"], claims["epoch"], claims["began"])
+
+
+def secret_of(settings: Settings) -> str:
+    """What tokens are signed with: the same on all instances that share their settings. Empty: there is nothing shared.
+
+    From the access tokens' first key by HMAC (RFC 2104), so that neither tells anything of the other.
+    """
+    if settings.resume_secret or not settings.auth_keys:
+        return settings.resume_secret
+    return hmac.new(settings.auth_keys[0].secret.text.encode(), b"resume tokens", hashlib.sha256).hexdigest()
 
 
 def _of(request: StreamRequest) -> dict[str, object]:
