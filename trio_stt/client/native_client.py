@@ -128,6 +128,17 @@ class NativeClient:
         """Says that no more audio comes; the server sends the last finals and closes."""
         return _message("eof")
 
+    def resume(self, token: str, from_sample: int, accepted: int) -> str:
+        """Goes on with a stream after its connection was lost: the first message (docs/resume.md says what it holds).
+
+        The next frame of samples then begins at the `from_sample` of the answer: see `skip_to`.
+        """
+        return _message("resume", token=token, from_sample=from_sample, accepted=accepted)
+
+    def skip_to(self, position: int) -> None:
+        """The next samples to be framed are those from `position` on, counted from the stream's first."""
+        self._sent_samples = position
+
     def receive(self, message: str | bytes) -> ServerEvent | None:
         """What a message of the server means; None for a type that this client does not know. Raises `WireError`."""
         fields = parse_object(message) if isinstance(message, str) else None
@@ -168,6 +179,10 @@ def _read_translation(fields: dict[str, Any], sample_rate: int) -> Translation:
     )
 
 
+def _read_ack(fields: dict[str, Any], sample_rate: int) -> Ack:
+    return Ack(fields["sample"], fields.get("from_finalize", False), fields.get("id"), fields.get("resume_token"))
+
+
 def _read_configured(fields: dict[str, Any], sample_rate: int) -> Configured:
     return Configured({name: value for name, value in fields.items() if name != "timestamp"})
 
@@ -181,7 +196,7 @@ _MESSAGES: dict[str, Callable[[dict[str, Any], int], ServerEvent]] = {
     "ready": _read_ready,
     "transcripts": _read_transcript,
     "translation": _read_translation,
-    "ack": lambda fields, _: Ack(fields["sample"], fields.get("from_finalize", False), fields.get("id")),
+    "ack": _read_ack,
     "configured": _read_configured,
     "pong": lambda fields, _: Pong(fields.get("id")),
     "presence": lambda fields, _: Presence(fields["event"], fields["client_id"]),

@@ -114,6 +114,8 @@ class Transcript:
     chunk_id: int | None = None
     lag_ms: int | None = None
     history: bool = False
+    follows: int | None = None
+    """Of a final that is sent again after a resume: the `end_sample` of the final before it."""
 
 
 @frozen(cache_hash=True)
@@ -139,6 +141,8 @@ class Ack:
     sample: int
     from_finalize: bool = False
     id: str | int | None = None
+    resume_token: str | None = None
+    """A newer one, now and then."""
 
 
 @frozen
