@@ -29,10 +29,13 @@ class HeldSamples:
         """How many samples are held."""
         return len(self._payload) // self._bytes_per_sample
 
-    def add(self, payload: bytes) -> None:
-        """Keeps `payload`. Raises ValueError unless it is whole samples."""
+    def check_whole(self, payload: bytes) -> None:
+        """Raises ValueError unless `payload` is whole samples."""
         if len(payload) % self._bytes_per_sample:
             raise ValueError(f"{len(payload)} bytes are not whole samples of {self._bytes_per_sample} bytes")
+
+    def add(self, payload: bytes) -> None:
+        """Keeps `payload`, whole samples."""
         self._payload += payload
 
     def drop_before(self, position: int) -> None:

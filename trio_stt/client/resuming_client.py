@@ -9,7 +9,7 @@ forward. docs/resume.md has the rules and their reasons.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from math import inf
 from random import Random
 from typing import Any, Final
@@ -221,6 +221,18 @@ class ResumingClient:
             return self._room_samples
         return max(0, self._room_samples - (self._held.newest - max(self._held.oldest, self._droppable())))
 
+    def pieces(self, payload: bytes) -> Iterator[bytes]:
+        """`payload` in pieces that there will be room for, one after the other. Raises ValueError for half a sample."""
+        self._held.check_whole(payload)
+        room_bytes = self._room_samples * BYTES_PER_SAMPLE[self._request.encoding]
+        step = len(payload) if self._live else min(FRAME_BYTES, room_bytes)
+        return (payload[start : start + step] for start in range(0, len(payload), step or 1))
+
+    def takes(self, piece: bytes) -> bool:
+        """Whether `add` does not lack room for `piece` now."""
+        count = len(piece) // BYTES_PER_SAMPLE[self._request.encoding]
+        return self._live or self._ended is not None or count <= self.room_samples
+
     def add(self, payload: bytes) -> None:
         """Takes whole samples in the request's encoding, any number of them.
 
@@ -230,8 +242,8 @@ class ResumingClient:
         self._must_go_on()
         if not self._request.speak:
             raise ValueError("a stream that was opened with speak=False takes no samples")
-        bytes_per_sample = BYTES_PER_SAMPLE[self._request.encoding]
-        if len(payload) // bytes_per_sample > self.room_samples and not self._live:
+        self._held.check_whole(payload)
+        if not self.takes(payload):
             raise ValueError(f"{len(payload)} bytes are more than there is room for: {self.room_samples} samples")
         for start in range(0, len(payload), FRAME_BYTES):
             self._held.add(payload[start : start + FRAME_BYTES])

@@ -1,4 +1,4 @@
-"""A small exact model of the server's side of docs/resume.md: gate, acks, epochs, the bus with its stored finals, instances.
+"""A small exact model of the server's side of docs/resume.md: gate, acks, epochs, stored finals, instances.
 
 A sample is one byte, 1 for speech and 0 for silence, so what must be captioned is known. Nothing runs by itself: the
 simulation moves each message.
