@@ -91,11 +91,13 @@ class ScriptedServer:
         self.url = ""
         self.queries: list[dict[str, str]] = []
         self.bearers: list[str | None] = []
+        self.subprotocols: list[tuple[str, ...]] = []
         self.resumes: list[dict] = []
         self.closed_by_client: list[int | None] = []
         self.streams = 0
         self.finals: list[tuple[int, int]] = []  # of the stream that goes on
         self.began_at = 0  # the client's position of the stream's first sample
+        self.begins_again_at = 0  # that of a second stream
         self.accepted = trio.Event()  # of the first connection that gets no `ready`
         self.configured = {"partials": True}
 
@@ -104,6 +106,7 @@ class ScriptedServer:
         self.queries.append({name: values[0] for name, values in parse_qs(parts.query).items()})
         headers = {name.lower(): value for name, value in request.headers}
         self.bearers.append(headers.get(b"authorization", b"").decode() or None)
+        self.subprotocols.append(request.proposed_subprotocols)
         act = self.plan.pop(0) if self.plan else Serve()
         match act:
             case Refuse():
@@ -112,11 +115,14 @@ class ScriptedServer:
             case NeverAnswer():
                 await trio.sleep_forever()
             case NeverReady():
-                websocket = await request.accept()
+                websocket = await self._accept(request)
                 self.accepted.set()
                 await self._listen(websocket)
             case _:
-                await self._converse(await request.accept(), act)
+                await self._converse(await self._accept(request), act)
+
+    async def _accept(self, request: WebSocketRequest) -> WebSocketConnection:
+        return await request.accept(subprotocol="bearer" if "bearer" in request.proposed_subprotocols else None)
 
     async def _listen(self, websocket: WebSocketConnection) -> None:
         try:
@@ -208,6 +214,8 @@ class Conversation:
         stored = []
         if self.resume is None:
             server.streams += 1
+            if server.streams == 2:
+                server.began_at = server.begins_again_at
             server.finals.clear()
             self.position = 0
         else:

@@ -71,9 +71,13 @@ class Reconnection:
         return min(FIRST_LIMIT_S * 2.0**self._slow_tries, LONGEST_LIMIT_S)
 
     def next_try(self, now: float) -> float:
-        """When to try again, at `now`, after a try or a connection that failed."""
-        longest_s = min(FIRST_BACK_OFF_S * 2.0**self._tries, LONGEST_BACK_OFF_S)
-        self._tries = min(self._tries + 1, 16)
+        """When to try again, at `now`, after a try or a connection that failed.
+
+        The longest wait doubles each time that all servers were tried in vain.
+        """
+        rounds = min(self._tries // len(self._servers), 16)
+        longest_s = min(FIRST_BACK_OFF_S * 2.0**rounds, LONGEST_BACK_OFF_S)
+        self._tries += 1
         return max(now, min(self._not_before)) + self._random.uniform(0, longest_s)
 
     def spread(self, now: float, within_s: float) -> float:
