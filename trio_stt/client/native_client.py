@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from types import NoneType, UnionType
+from typing import Any, get_args, get_type_hints
 from urllib.parse import urlencode, urlsplit
 
 import attrs
@@ -149,13 +150,33 @@ class NativeClient:
         if read is None:
             return None
         try:
-            return read(fields, self._sample_rate)
+            return _checked(read(fields, self._sample_rate))
         except (KeyError, TypeError, ValueError, ArithmeticError) as error:
             raise WireError(f"the server sent a message with a missing or wrong field: {error!r}") from error
 
 
 def _message(kind: str, **fields: object) -> str:
     return encode_fields({"type": kind} | {name: value for name, value in fields.items() if value is not None})
+
+
+def _types_of(kind: type) -> dict[str, tuple[type, ...]]:
+    """The types that each plain field may have; JSON has whole numbers where a float is meant."""
+    found = {}
+    for name, hint in get_type_hints(kind).items():
+        types = get_args(hint) if isinstance(hint, UnionType) else (hint,)
+        if {*types} <= {str, int, float, bool, NoneType}:
+            found[name] = (*types, int) if float in types else types
+    return found
+
+
+_FIELD_TYPES = {kind: _types_of(kind) for kind in get_args(ServerEvent)}
+
+
+def _checked(event: ServerEvent) -> ServerEvent:
+    for name, types in _FIELD_TYPES[type(event)].items():
+        if not isinstance(getattr(event, name), types):
+            raise TypeError(f"{name} is {getattr(event, name)!r}")
+    return event
 
 
 # ── messages of the server ───────────────────────────────────────────────────────────────────────────────────────

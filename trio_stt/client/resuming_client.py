@@ -586,8 +586,6 @@ class ResumingClient:
         self._take_caption(connection, _moved(transcript, self._first_sample))
 
     def _take_caption(self, connection: _Connection, caption: Transcript | Translation) -> None:
-        if not isinstance(caption.segment_id, str) or not isinstance(caption.language, str):
-            raise WireError("a caption without segment or language")
         if caption.history and connection.rejoins and caption.timestamp < self._joined_at - JOINED_SLACK_S:
             return  # said before this client came
         if self._taken.has_ended(caption):
