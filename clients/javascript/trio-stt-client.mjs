@@ -15,7 +15,7 @@
 //   { type: "lost", from_sample, to_sample }       these were dropped for want of room and will not be captioned
 //   { type: "resume_unavailable", why }            this server resumes no streams
 //   { type: "ended", reason, code?, message? }     the last one: finished, unauthorised, replaced, closed, unreachable,
-//                                                  or left (by close())
+//                                                  refused (by the browser itself), or left (by close())
 // Positions count the samples given to send(), through all connections and streams.
 
 const HEADER_BYTES = 12;
@@ -341,7 +341,13 @@ export class ResumingStream {
       return;
     }
     if (this.#try !== attempt) return;
-    const socket = new WebSocket(this.#url(server, token), bearer ? ["bearer", bearer] : []);
+    let socket;
+    try {
+      socket = new WebSocket(this.#url(server, token), bearer ? ["bearer", bearer] : []);
+    } catch (error) {
+      this.#end({ reason: "refused", message: `${error}` }); // by the browser: a wrong address or token
+      return;
+    }
     socket.binaryType = "arraybuffer";
     attempt.socket = socket;
     socket.onopen = () => this.#opened(attempt);

@@ -1,6 +1,7 @@
 """A WebSocket server that captions samples by counting them, and does to each connection what its plan says.
 
-The sample at position n is the byte n % 251, so whatever comes can be checked. Every 100 samples are an utterance.
+The sample at position n is the byte n % 251, so whatever comes can be checked. Every 100 samples are an
+utterance, unless a test says otherwise.
 """
 
 import json
@@ -14,8 +15,7 @@ import trio
 from attrs import field, frozen
 from trio_websocket import ConnectionClosed, WebSocketConnection, WebSocketRequest, serve_websocket
 
-UTTERANCE_SAMPLES = 100
-HEARTBEAT_MS = 300
+HEARTBEAT_MS = 500
 
 
 def samples(start: int, end: int) -> bytes:
@@ -89,6 +89,7 @@ class ScriptedServer:
     def __init__(self, plan: Iterable[Act]) -> None:
         self.plan = list(plan)
         self.url = ""
+        self.utterance_samples = 100
         self.queries: list[dict[str, str]] = []
         self.bearers: list[str | None] = []
         self.subprotocols: list[tuple[str, ...]] = []
@@ -147,7 +148,7 @@ class ScriptedServer:
                 nursery.start_soon(self._beat, websocket)
                 await self._run(Conversation(self, websocket, act, resume))
                 nursery.cancel_scope.cancel()
-            if isinstance(act, HalfOpen):
+            if isinstance(act, HalfOpen | Cut):
                 await trio.sleep_forever()
         except ConnectionClosed as closed:
             self._note(closed)
@@ -251,8 +252,9 @@ class Conversation:
         await self._finish_utterances()
 
     async def _finish_utterances(self) -> None:
-        while self.finals_left > 0 and self.position // UTTERANCE_SAMPLES > self.open_at // UTTERANCE_SAMPLES:
-            await self._finish((self.open_at // UTTERANCE_SAMPLES + 1) * UTTERANCE_SAMPLES)
+        length = self.server.utterance_samples
+        while self.finals_left > 0 and self.position // length > self.open_at // length:
+            await self._finish((self.open_at // length + 1) * length)
 
     async def _finish_all(self) -> None:
         await self._finish_utterances()
@@ -281,7 +283,7 @@ class Conversation:
             case HalfOpen():
                 pass
             case _:
-                await trio.aclose_forcefully(self.websocket._stream)
+                await self.websocket._stream.send_eof()  # closing it could take back what was sent before
         return False
 
     async def _send_final(self, start: int, end: int, **extra: object) -> None:

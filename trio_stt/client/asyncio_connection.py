@@ -16,8 +16,7 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidSta
 
 from trio_stt.client.refusal import read_refusal
 from trio_stt.client.resume_events import Ended, ResumingEvent
-from trio_stt.client.resuming_client import LEAST_ROOM_S, Attempt, ResumingClient, StreamEndedError
-from trio_stt.client.resuming_connection import Token
+from trio_stt.client.resuming_client import LEAST_ROOM_S, Attempt, ResumingClient, StreamEndedError, Token
 from trio_stt.dialects.events import Close, StreamRequest
 
 __all__ = ["ResumingStream", "StreamEndedError", "open_resuming_stream"]

@@ -9,7 +9,7 @@ forward. docs/resume.md has the rules and their reasons.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from math import inf
 from random import Random
 from typing import Any, Final
@@ -72,6 +72,10 @@ CONFIGURABLE: Final = ("transcript", "translation", "language", "read_language",
 
 JOINED_SLACK_S: Final = 2.0
 """How far the clocks of two instances may be apart for a caption that was made as this client joined."""
+
+
+Token = str | Callable[[], Awaitable[str]] | None
+"""The access token for the drivers; what gets a new one; or none."""
 
 
 @attrs.frozen
@@ -295,7 +299,11 @@ class ResumingClient:
 
     def wakes_at(self) -> float | None:
         """When `tick` and `next_attempt` are due, if nothing happens before."""
-        moments = [self._try.until if self._try else self._try_at, self._patience_until()]
+        moments = [self._patience_until()]
+        if self._try is not None:
+            moments.append(self._try.until)
+        elif not self.is_full:
+            moments.append(self._try_at)
         if self._connection is not None:
             moments.append(self._connection.until if self._connection.ready is None else self._silent_at())
         return min((moment for moment in moments if moment is not None), default=None)
@@ -305,14 +313,15 @@ class ResumingClient:
         if self._ended is not None:
             return
         waiting, connection = self._try, self._connection
+        if connection is not None and self.is_full:  # nobody listens
+            connection.heard_at = now
+            connection.until = now + self._reconnection.limit_s
         if waiting is not None and now >= waiting.until:
             self._try = None
             self._abandon(waiting.server, now)
         if connection is not None and connection.ready is None and now >= connection.until:
             self._connection = None
             self._abandon(connection.server, now)
-        if connection is not None and self.is_full:
-            connection.heard_at = now  # nobody listens
         silent_at = self._silent_at()
         if connection is not None and self._lacks_samples(connection):
             self._interrupt(now, "too slow for a live source")
@@ -324,7 +333,9 @@ class ResumingClient:
 
     def next_attempt(self, now: float) -> Attempt | None:
         """The connection to open now, if any. With several servers they are tried in turn."""
-        if self._ended is not None or self._try is not None or self._try_at is None or now < self._try_at:
+        if self._ended is not None or self._try is not None or self.is_full:
+            return None
+        if self._try_at is None or now < self._try_at:
             return None
         server = self._reconnection.pick(now)
         self._number += 1

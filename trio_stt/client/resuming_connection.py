@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from math import inf
 from random import Random
@@ -11,13 +11,11 @@ import trio
 
 from trio_stt.client.refusal import ServerUnreachableError, StreamClosedError, StreamRefusedError
 from trio_stt.client.resume_events import Ended, ResumingEvent
-from trio_stt.client.resuming_client import LEAST_ROOM_S, Attempt, ResumingClient, StreamEndedError
+from trio_stt.client.resuming_client import LEAST_ROOM_S, Attempt, ResumingClient, StreamEndedError, Token
 from trio_stt.client.websocket import WebSocket, connect
 from trio_stt.dialects.events import StreamRequest
 
 __all__ = ["ResumingStream", "StreamEndedError", "open_resuming_stream"]
-
-Token = str | Callable[[], Awaitable[str]] | None
 
 
 class ResumingStream:

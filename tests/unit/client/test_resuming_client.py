@@ -519,8 +519,11 @@ def test_a_user_who_takes_no_events_stops_the_reading_and_is_not_taken_for_a_sil
     talk.now += 60
     talk.client.tick(talk.now)
     assert talk.client.is_wanted(talk.number)
+    talk.close(4008)
+    assert not talk.attempt()
     talk.events()
     assert not talk.client.is_full
+    assert talk.attempt()
 
 
 def test_what_is_remembered_is_bounded():
