@@ -1,6 +1,6 @@
 """A WebSocket server that captions samples by counting them, and does to each connection what its plan says.
 
-The sample at position n is the byte n % 251, so whatever comes can be checked. Every 100 samples are an
+Byte n of all the samples is n % 251, so whatever comes can be checked. Every 100 samples are an
 utterance, unless a test says otherwise.
 """
 
@@ -183,6 +183,7 @@ class Conversation:
         self.act = act
         self.resume = resume
         self.finals_left = act.finals
+        self.width = 1 if server.queries[-1].get("encoding") == "mulaw" else 2  # bytes in a sample
 
     async def run(self) -> None:
         stored = await self._begin()
@@ -246,9 +247,9 @@ class Conversation:
         position, payload = int.from_bytes(frame[4:12], "little"), frame[12:]
         assert frame[:4] == b"SEQ1"
         assert position == self.position
-        given = position + self.server.began_at
-        assert payload == samples(given, given + len(payload))
-        self.position += len(payload)
+        first_byte = (position + self.server.began_at) * self.width
+        assert payload == samples(first_byte, first_byte + len(payload))
+        self.position += len(payload) // self.width
         await self._finish_utterances()
 
     async def _finish_utterances(self) -> None:
