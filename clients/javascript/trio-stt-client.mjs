@@ -9,7 +9,7 @@
 // instance if need be, and every final comes once and in order. docs/resume.md has the rules, docs/wire.md the messages.
 //
 // Events are the server's messages, and:
-//   { type: "interrupted", why }                   the connection is lost; captions stall, samples are held
+//   { type: "interrupted", why }                   no connection (any more); captions stall, samples are held
 //   { type: "resumed", ready, stall_s, replayed_samples }
 //   { type: "restarted", ready, stall_s, at_sample }   not resumable: a new stream, whose sample 0 is at_sample
 //   { type: "lost", from_sample, to_sample }       these were dropped for want of room and will not be captioned
@@ -78,6 +78,7 @@ export class ResumingStream {
   #connection = null; // the one in use
   #tryAt;
   #stalledSince;
+  #stallTold = false;
   #joinedAt = Infinity; // on the servers' clock
   #abandoned = 0; // tries without a ready: a late one may yet replace a later one
   #turn = 0;
@@ -324,6 +325,7 @@ export class ResumingStream {
     this.#abandoned += 1;
     this.#slowTries = Math.min(this.#slowTries + 1, 16);
     this.#turn = server + 1;
+    this.#tellStall("no answer in time");
     this.#tryAgain(time);
   }
 
@@ -394,6 +396,7 @@ export class ResumingStream {
   #failed(attempt) {
     this.#try = null;
     this.#turn = attempt.server + 1;
+    this.#tellStall("no server answers");
     this.#tryAgain(now());
     this.#step();
   }
@@ -437,10 +440,18 @@ export class ResumingStream {
     this.#connection = null;
     hangUp(connection);
     this.#turn = connection.server + 1;
-    if (this.#stalledSince !== null) return;
-    this.#stalledSince = now();
+    if (this.#stalledSince === null) {
+      this.#stalledSince = now();
+      if (now() - connection.readyAt >= STEADY_S) this.#tries = 0;
+    }
+    this.#tellStall(why);
+  }
+
+  /** Says why there is no connection, once until there is one. */
+  #tellStall(why) {
+    if (this.#stalledSince === null || this.#stallTold) return;
+    this.#stallTold = true;
     this.#tell({ type: "interrupted", why });
-    if (now() - connection.readyAt >= STEADY_S) this.#tries = 0;
   }
 
   #end(ended) {
@@ -521,6 +532,7 @@ export class ResumingStream {
     if (start < this.#held.oldest) return; // tried again from where the samples begin now
     const stall_s = now() - this.#stalledSince;
     this.#stalledSince = null;
+    this.#stallTold = false;
     this.#slowTries = 0;
     if (this.#joinedAt === Infinity) this.#joinedAt = ready.timestamp;
     if (connection.token) {

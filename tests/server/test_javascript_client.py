@@ -163,5 +163,5 @@ async def test_what_the_browser_itself_refuses_ends_the_stream():
 
 async def test_a_stream_that_finds_no_server_ends_when_patience_does():
     events = await spoken("ws://127.0.0.1:9", 100, patienceSeconds=0.3)
-    assert [event["type"] for event in events] == ["lost", "ended"]
+    assert [event["type"] for event in events] == ["interrupted", "lost", "ended"]
     assert events[-1]["reason"] == "unreachable"

@@ -131,7 +131,8 @@ async def test_several_servers_are_tried_in_turn():
         other.streams, other.finals = 1, one.finals
         events = await whole_stream([nobody, one.url, other.url])
     assert spans(events) == ALL
-    assert kinds(events) == [Ready, Interrupted, Resumed, Ended]
+    assert kinds(events) == [Interrupted, Ready, Interrupted, Resumed, Ended]
+    assert [event.why for event in events if isinstance(event, Interrupted)][0] == "no server answers"
     assert (len(one.queries), len(other.queries)) == (1, 1)
 
 
@@ -183,7 +184,11 @@ async def test_a_stream_that_finds_no_server_is_given_up_when_the_users_patience
     async with open_resuming_stream("ws://127.0.0.1:9", REQUEST, patience_s=0.3) as stream:
         await stream.send_audio(samples(0, 100))
         events = [event async for event in stream]
-        assert events == [Lost(0, 100), Ended(EndReason.UNREACHABLE, message="no server was ready within 0.3 s")]
+        assert events == [
+            Interrupted("no server answers"),
+            Lost(0, 100),
+            Ended(EndReason.UNREACHABLE, message="no server was ready within 0.3 s"),
+        ]
         assert stream.ended == events[-1]
         with pytest.raises(StreamEndedError):
             await stream.send_audio(b"a")

@@ -14,9 +14,9 @@ from trio_stt.dialects.events import Close, Ready, ServerEvent
 
 @frozen
 class Interrupted:
-    """The connection is lost; captions stall until `Resumed` or `Restarted`. Audio may be given all the same.
+    """The connection is lost, or the first one failed: captions stall. Audio may be given all the same.
 
-    `why`: for a log, such as ``closed with 1012`` or ``no heartbeat``.
+    `Resumed`, `Restarted` or the first `Ready` follows. `why`: for a log, such as ``closed with 1012``.
     """
 
     why: str

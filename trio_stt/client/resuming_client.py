@@ -189,6 +189,7 @@ class ResumingClient:
         self._connection: _Connection | None = None
         self._try_at: float | None = now
         self._stalled_since: float | None = now
+        self._stall_told = False
         self._joined_at = inf  # on the servers' clock: the first `ready`
         self._abandoned = 0  # tries without a `ready`: one that arrives late may yet replace a later one
         self._fresh_bearer = False
@@ -389,6 +390,7 @@ class ResumingClient:
         if verdict is Verdict.RESUME:
             until = None if retry_after_s is None else now + max(0.0, retry_after_s)
             self._reconnection.turn_away(refused.server, until)
+            self._tell_stall(f"refused with HTTP {status} {code or ''}".rstrip())
         reason = EndReason.UNAUTHORISED if status == 401 else EndReason.REFUSED
         self._follow(verdict, now, Ended(reason, status=status, code=code, message=message))
 
@@ -397,6 +399,7 @@ class ResumingClient:
         if self._try is not None and self._try.number == number:
             self._reconnection.turn_away(self._try.server)
             self._try = None
+            self._tell_stall("no server answers")
             self._try_again(now)
 
     def closed(self, number: int, now: float, close: Close) -> None:
@@ -537,7 +540,7 @@ class ResumingClient:
         if self._lacks_samples(connection):
             return  # `tick` tries again from where they begin now
         stall_s = now - (now if self._stalled_since is None else self._stalled_since)
-        self._stalled_since = None
+        self._stalled_since, self._stall_told = None, False
         self._reconnection.ready()
         first = self._joined_at == inf
         if first:
@@ -670,14 +673,21 @@ class ResumingClient:
         self._reconnection.turn_away(connection.server)
         if self._stalled_since is None:
             self._stalled_since = now
-            self._events.append(Interrupted(why))
             if now - connection.ready_at >= STEADY_S:
                 self._reconnection.steady()
+        self._tell_stall(why)
+
+    def _tell_stall(self, why: str) -> None:
+        """Says why there is no connection, once until there is one."""
+        if self._stalled_since is not None and not self._stall_told:
+            self._stall_told = True
+            self._events.append(Interrupted(why))
 
     def _abandon(self, server: int, now: float) -> None:
         self._abandoned += 1
         self._reconnection.too_slow()
         self._reconnection.turn_away(server)
+        self._tell_stall("no answer in time")
         self._try_again(now)
 
     def _try_again(self, now: float) -> None:
