@@ -44,7 +44,7 @@ class HalfOpen(Serve):
 
 @frozen
 class GoAway(Serve):
-    """Asks the client to go, and goes on until it does: it answers no `eof`."""
+    """Asks the client to go, and goes on until it does, but answers no `eof` any more."""
 
 
 @frozen
@@ -183,6 +183,7 @@ class Conversation:
         self.act = act
         self.resume = resume
         self.finals_left = act.finals
+        self.has_asked_to_go = False
         self.width = 1 if server.queries[-1].get("encoding") == "mulaw" else 2  # bytes in a sample
 
     async def run(self) -> None:
@@ -205,7 +206,7 @@ class Conversation:
                 case "configure":
                     self.server.configured |= {name: fields[name] for name in fields.keys() - {"type"}}
                     await self._send("configured", **self.server.configured)
-                case "eof" if not isinstance(self.act, GoAway):
+                case "eof" if not self.has_asked_to_go:
                     await self._finish_all()
                     await self._ack()
                     await self.websocket.aclose(1000)
@@ -274,7 +275,7 @@ class Conversation:
         """What comes after the finals of this connection; whether it is served further."""
         match self.act:
             case GoAway():
-                self.finals_left = inf
+                self.finals_left, self.has_asked_to_go = inf, True
                 await self._send("goaway", deadline_ms=400, reason="restarting")
                 return True
             case CloseWith():

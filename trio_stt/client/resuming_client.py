@@ -93,7 +93,7 @@ class _Try:
 
     number: int
     server: int
-    token: str | None  # with which it will resume
+    token: str | None = attrs.field(repr=False)  # with which it will resume
     until: float
     fresh_bearer: bool
 
@@ -108,7 +108,7 @@ class _Connection:
     until: float  # until when `ready` must be there
     rejoins: bool  # this client was in the call before
     heard_at: float
-    greeting: str | None = None  # the `resume` message, until it is sent
+    greeting: str | None = attrs.field(default=None, repr=False)  # the `resume` message, until it is sent
     resumes_from: int = 0
     ready: Ready | None = None
     ready_at: float = 0
