@@ -183,9 +183,15 @@ async def test_an_error_of_the_users_token_source_reaches_the_user():
             async for _ in stream:
                 pass
 
+    async def only_speak() -> None:
+        async with open_resuming_stream(server.url, REQUEST, token=token) as stream:
+            await stream.send_audio(samples(0, 100))
+            await asyncio.sleep(0.1)
+
     async with scripted_server() as server:
-        with pytest.raises(OverflowError, match="no token today"):
-            await on_asyncio(main)
+        for use in (main, only_speak):
+            with pytest.raises(OverflowError, match="no token today"):
+                await on_asyncio(use)
 
 
 async def test_cancelled_at_any_time_it_leaves_nothing_behind():

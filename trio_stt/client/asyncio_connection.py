@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from random import Random
-from typing import Any
+from typing import Any, NoReturn
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
@@ -33,7 +33,8 @@ class ResumingStream:
         self._bearer = token if isinstance(token, str) else None
         self._happened = asyncio.Event()  # replaced each time; who waits for it looks again
         self._tasks: dict[int, asyncio.Task[None]] = {}
-        self._fault: BaseException | None = None
+        self._fault: Exception | None = None
+        self._fault_is_told = False
 
     @property
     def given_samples(self) -> int:
@@ -114,12 +115,20 @@ class ResumingStream:
         self._happened.set()
         self._happened = asyncio.Event()
 
+    def check(self) -> None:
+        """Raises what failed unforeseen, the user's token source for one, unless the user was told."""
+        if self._fault is not None and not self._fault_is_told:
+            self._raise_fault(self._fault)
+
+    def _raise_fault(self, fault: Exception) -> NoReturn:
+        self._fault_is_told = True
+        raise fault
+
     async def _wait(self) -> None:
+        if self._fault is None:
+            await self._happened.wait()
         if self._fault is not None:
-            raise self._fault
-        await self._happened.wait()
-        if self._fault is not None:
-            raise self._fault
+            self._raise_fault(self._fault)
 
     def _drop_unwanted(self) -> None:
         for number, task in self._tasks.items():
@@ -130,7 +139,7 @@ class ResumingStream:
         """What fails unforeseen is told to the user, who may be waiting."""
         try:
             await connection
-        except Exception as error:  # noqa: BLE001  (raised by `_wait`)
+        except Exception as error:  # noqa: BLE001  (the user is told)
             self._fault = error
         self._notify()
 
@@ -251,3 +260,4 @@ async def open_resuming_stream(
         (outcome,) = await asyncio.gather(keeper, return_exceptions=True)
     if isinstance(outcome, Exception):
         raise outcome
+    stream.check()
