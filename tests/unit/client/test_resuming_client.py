@@ -590,3 +590,49 @@ def test_doubts_are_a_set_of_samples(steps):
     assert {position for start, end in spans for position in range(start, end)} == expected
     assert spans == sorted(spans)
     assert doubts.take() == []
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
+    max_leaves=4,
+)
+KINDS = ["ready", "transcripts", "translation", "ack", "configured", "pong", "presence", "goaway", "error"]
+FIELDS = [
+    *("sample", "from_finalize", "id", "resume_token", "from_sample", "heartbeat_ms", "stream_id", "segment_id"),
+    *("start", "end", "start_sample", "end_sample", "words", "follows", "is_final", "history", "timestamp"),
+    *("code", "parameter", "message", "deadline_ms", "target", "language", "text"),
+]
+
+
+@given(st.lists(st.tuples(st.sampled_from(KINDS), st.dictionaries(st.sampled_from(FIELDS), JSON, max_size=4))))
+def test_no_message_of_a_server_is_an_error_of_the_client(messages):
+    talk = Talk()
+    talk.client.add(b"abcdef")
+    talk.client.finalize()
+    talk.client.configure(language="de")
+    for kind, wrong in messages:
+        if talk.client.ended is not None:
+            break
+        if not talk.client.is_wanted(talk.number):
+            talk.get_ready(from_sample=talk.client.acked)
+        sane = {"client_id": "anna", "session_id": "call-1", "segment_id": "s1-1", "is_final": True, "text": "x"} | {
+            "stream_id": "s1",
+            "language": "en",
+            "start": 0.0,
+            "end": 1 / RATE,
+            "start_sample": 0,
+            "end_sample": 1,
+            "sample": 1,
+            "code": "bad_value",
+            "message": "m",
+            "deadline_ms": 1000,
+            "reason": "r",
+            "translation": "t",
+            "source_language": "en",
+            "event": "joined",
+        }
+        talk.say(kind, **(sane | wrong))
+        talk.sent()
+        talk.client.tick(talk.now)
+        talk.events()
