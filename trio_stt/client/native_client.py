@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from types import NoneType, UnionType
+from typing import Any, get_args, get_type_hints
 from urllib.parse import urlencode, urlsplit
 
 import attrs
@@ -128,6 +129,17 @@ class NativeClient:
         """Says that no more audio comes; the server sends the last finals and closes."""
         return _message("eof")
 
+    def resume(self, token: str, from_sample: int, accepted: int) -> str:
+        """Goes on with a stream after its connection was lost: the first message (docs/resume.md says what it holds).
+
+        The next frame of samples then begins at the `from_sample` of the answer: see `skip_to`.
+        """
+        return _message("resume", token=token, from_sample=from_sample, accepted=accepted)
+
+    def skip_to(self, position: int) -> None:
+        """The next samples to be framed are those from `position` on, counted from the stream's first."""
+        self._sent_samples = position
+
     def receive(self, message: str | bytes) -> ServerEvent | None:
         """What a message of the server means; None for a type that this client does not know. Raises `WireError`."""
         fields = parse_object(message) if isinstance(message, str) else None
@@ -138,13 +150,33 @@ class NativeClient:
         if read is None:
             return None
         try:
-            return read(fields, self._sample_rate)
+            return _checked(read(fields, self._sample_rate))
         except (KeyError, TypeError, ValueError, ArithmeticError) as error:
             raise WireError(f"the server sent a message with a missing or wrong field: {error!r}") from error
 
 
 def _message(kind: str, **fields: object) -> str:
     return encode_fields({"type": kind} | {name: value for name, value in fields.items() if value is not None})
+
+
+def _types_of(kind: type) -> dict[str, tuple[type, ...]]:
+    """The types that each plain field may have; JSON has whole numbers where a float is meant."""
+    found = {}
+    for name, hint in get_type_hints(kind).items():
+        types = get_args(hint) if isinstance(hint, UnionType) else (hint,)
+        if {*types} <= {str, int, float, bool, NoneType}:
+            found[name] = (*types, int) if float in types else types
+    return found
+
+
+_FIELD_TYPES = {kind: _types_of(kind) for kind in get_args(ServerEvent)}
+
+
+def _checked(event: ServerEvent) -> ServerEvent:
+    for name, types in _FIELD_TYPES[type(event)].items():
+        if not isinstance(getattr(event, name), types):
+            raise TypeError(f"{name} is {getattr(event, name)!r}")
+    return event
 
 
 # ── messages of the server ───────────────────────────────────────────────────────────────────────────────────────
@@ -168,6 +200,10 @@ def _read_translation(fields: dict[str, Any], sample_rate: int) -> Translation:
     )
 
 
+def _read_ack(fields: dict[str, Any], sample_rate: int) -> Ack:
+    return Ack(fields["sample"], fields.get("from_finalize", False), fields.get("id"), fields.get("resume_token"))
+
+
 def _read_configured(fields: dict[str, Any], sample_rate: int) -> Configured:
     return Configured({name: value for name, value in fields.items() if name != "timestamp"})
 
@@ -181,9 +217,7 @@ _MESSAGES: dict[str, Callable[[dict[str, Any], int], ServerEvent]] = {
     "ready": _read_ready,
     "transcripts": _read_transcript,
     "translation": _read_translation,
-    "ack": lambda fields, _: Ack(
-        fields["sample"], fields.get("from_finalize", False), fields.get("id"), fields.get("resume_token")
-    ),
+    "ack": _read_ack,
     "configured": _read_configured,
     "pong": lambda fields, _: Pong(fields.get("id")),
     "presence": lambda fields, _: Presence(fields["event"], fields["client_id"]),

@@ -6,7 +6,6 @@ waits out its whole time limit when the server hangs up during the handshake.
 
 from __future__ import annotations
 
-import json
 import ssl
 from collections import deque
 from typing import Any
@@ -26,37 +25,14 @@ from wsproto.events import (
 )
 from wsproto.utilities import RemoteProtocolError
 
+from trio_stt.client.refusal import ServerUnreachableError, StreamClosedError, StreamRefusedError, read_refusal
 from trio_stt.dialects.events import Close
+
+__all__ = ["ServerUnreachableError", "StreamClosedError", "StreamRefusedError", "WebSocket", "connect"]
 
 _MAX_REFUSAL_BYTES = 64 * 1024
 _ANSWER_TIMEOUT_S = 2  # for a pong to go out, and for the server's answer to our close frame
 _VANISHED = Close(1006)  # RFC 6455, section 7.4.1: no close frame came
-
-
-class ServerUnreachableError(Exception):
-    """No WebSocket server answered at the address."""
-
-
-class StreamRefusedError(Exception):
-    """The server answered the request with an HTTP error. The message is the server's own, where it gave one."""
-
-    def __init__(
-        self, status: int, code: str | None, message: str, parameter: str | None, retry_after_s: float | None
-    ) -> None:
-        super().__init__(f"{message} (HTTP {status})")
-        self.status = status
-        self.code = code
-        self.message = message
-        self.parameter = parameter
-        self.retry_after_s = retry_after_s
-
-
-class StreamClosedError(Exception):
-    """The connection is closed. `close.code` 1006: without a close frame."""
-
-    def __init__(self, close: Close) -> None:
-        super().__init__(f"the server closed the connection: {close.code} {close.reason}".rstrip())
-        self.close = close
 
 
 class WebSocket:
@@ -206,20 +182,7 @@ async def _shake_hands(stream: trio.abc.Stream, address: SplitResult, token: str
             elif isinstance(event, RejectData):
                 body += event.data
         if refusal is not None and (protocol.state is ConnectionState.CLOSED or len(body) > _MAX_REFUSAL_BYTES):
-            raise _refused(refusal, body)
+            told = {name.lower(): value for name, value in refusal.headers}
+            raise read_refusal(refusal.status_code, told.get(b"retry-after"), body)
         if not data:
             raise RemoteProtocolError("the server hung up instead of answering")
-
-
-def _refused(refusal: RejectConnection, body: bytes) -> StreamRefusedError:
-    headers = {name.lower(): value for name, value in refusal.headers}
-    try:
-        retry_after_s = float(headers[b"retry-after"])
-    except (KeyError, ValueError):
-        retry_after_s = None
-    try:
-        error = json.loads(body)["error"]
-        code, message, parameter = error["code"], error["message"], error.get("parameter")
-    except (ValueError, KeyError, TypeError, AttributeError):  # not our server's body: a proxy's, for example
-        code, message, parameter = None, "the server refused the stream", None
-    return StreamRefusedError(refusal.status_code, code, message, parameter, retry_after_s)
