@@ -7,6 +7,7 @@ import random
 import signal
 import socket
 from collections.abc import Callable
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ import trio
 from tests.e2e.conftest import ServerProcess
 from tests.server.redis_server import redis_server
 from tests.unit.fakes import silence, sound
-from trio_stt.client.resume_events import Ended, EndReason, Lost, Restarted
+from trio_stt.client.resume_events import Ended, EndReason, Lost, Restarted, Resumed
 from trio_stt.client.resuming_connection import open_resuming_stream
 from trio_stt.dialects.events import StreamRequest, Transcript
 
@@ -142,10 +143,10 @@ class Speaker:
 
 
 def faults_of(phrases: list[tuple[int, int]], finals: list[Transcript]) -> list[str]:
-    """What is wrong with the finals of someone who said these phrases: nothing may be missing, doubled or in disorder."""
+    """What is wrong with the finals of who said these phrases: nothing may be missing, doubled or in disorder."""
     faults = []
     spans = [(final.start_sample, final.end_sample) for final in finals]
-    faults += [f"{after} begins within {before}" for before, after in zip(spans, spans[1:]) if after[0] < before[1]]
+    faults += [f"{after} begins within {before}" for before, after in pairwise(spans) if after[0] < before[1]]
     names = [final.segment_id for final in finals]
     faults += [f"{name} came twice" for name in sorted({name for name in names if names.count(name) > 1})]
     for begin, end in phrases:
@@ -186,7 +187,9 @@ async def spoken_through(fleet: Fleet, seed: int, troubles: list[Callable], ever
     ids=["killed", "replaced", "frozen", "everything"],
 )
 async def test_every_word_is_captioned_once_whatever_happens_to_the_instances(fleet, troubles, every_s):
-    for speaker in await spoken_through(fleet, 1, troubles, every_s):
+    speakers = await spoken_through(fleet, 1, troubles, every_s)
+    assert [event for speaker in speakers for event in speaker.events if isinstance(event, Resumed)]
+    for speaker in speakers:
         assert faults_of(speaker.phrases, speaker.finals) == []
         assert not [event for event in speaker.events if isinstance(event, Lost | Restarted)]
         assert isinstance(speaker.events[-1], Ended)
