@@ -512,6 +512,7 @@ export class ResumingStream {
 
   #takeReady(connection, ready) {
     if (connection.ready) throw new Error("a second ready");
+    if (!Number.isFinite(ready.timestamp)) throw new Error("ready without a timestamp");
     let start;
     if (connection.token) {
       start = this.#position(ready.from_sample);

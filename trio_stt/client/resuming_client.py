@@ -536,6 +536,7 @@ class ResumingClient:
     def _take_ready(self, connection: _Connection, ready: Ready, now: float, message: str | bytes) -> None:
         if connection.ready is not None:
             raise WireError("a second ready")
+        timestamp = _timestamp_of(message)
         if connection.resumes:
             start = self._from_wire(ready.from_sample)
             if ready.stream_id != self._stream_id or not connection.resumes_from <= start <= self._held.newest:
@@ -551,7 +552,7 @@ class ResumingClient:
         self._reconnection.ready()
         first = self._joined_at == inf
         if first:
-            self._joined_at = _timestamp_of(message)
+            self._joined_at = timestamp
         self._events.append(self._tell_ready(connection, ready, stall_s, first))
         if not connection.resumes:
             self._report_losses()

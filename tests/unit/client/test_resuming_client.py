@@ -487,7 +487,9 @@ def test_a_ready_that_is_not_what_was_asked_for_costs_the_connection(changed):
     talk.open()
     talk.say_ready(**({"from_sample": 0} | changed))
     assert not talk.client.is_wanted(talk.number)
-    assert talk.get_ready()
+    sent = talk.get_ready()
+    assert ("resume" in talk.query) == ("timestamp" not in changed)
+    assert (sent[0] == (0, b"ab")) == ("timestamp" in changed)
 
 
 def test_what_is_told_of_an_old_connection_is_ignored():
