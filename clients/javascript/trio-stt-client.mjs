@@ -140,8 +140,13 @@ export class ResumingStream {
     this.#step();
   }
 
-  /** Asks for the finals of all given before, then an `ack` with `from_finalize` and this id. */
+  /**
+   * Asks for the finals of all given before, then an `ack` with `from_finalize` and this id: up to 128 characters, or a
+   * whole number.
+   */
   finalize(id) {
+    const isGood = typeof id === "string" ? id.length <= 128 : id === undefined || Number.isSafeInteger(id);
+    if (!isGood) throw new RangeError("an id of finalize is a string of up to 128 characters, or a whole number");
     this.#command({ type: "finalize", ...(id === undefined ? {} : { id }) });
   }
 

@@ -45,7 +45,7 @@ from trio_stt.dialects.events import (
     Translation,
     Word,
 )
-from trio_stt.dialects.native import BYTES_PER_SAMPLE, parse_object
+from trio_stt.dialects.native import BYTES_PER_SAMPLE, echoable, parse_object
 from trio_stt.dialects.request import MAX_HISTORY
 
 LEAST_ROOM_S: Final = 120.0
@@ -262,7 +262,12 @@ class ResumingClient:
             self._make_room()
 
     def finalize(self, id: str | int | None = None) -> None:
-        """Asks for the finals of all given before, then an `Ack` with `id`. Raises as `configure`."""
+        """Asks for the finals of all given before, then an `Ack` with `id`.
+
+        `id`: up to 128 characters, or a whole number within ±2^53. Raises ValueError for any other, and as `configure`.
+        """
+        if id is not None and not echoable(id):
+            raise ValueError(f"id {id!r} cannot be sent back; expected up to 128 characters, or a number within ±2^53")
         self._command("finalize", self._wire.finalize(id))
 
     def configure(self, **changes: object) -> None:

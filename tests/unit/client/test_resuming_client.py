@@ -594,6 +594,14 @@ def test_doubts_are_a_set_of_samples(steps):
     assert doubts.take() == []
 
 
+@pytest.mark.parametrize("id", ["x" * 129, 2**53, "\ud800", 1.5, True])
+def test_an_id_that_no_server_answers_is_not_sent(id):
+    talk = Talk()
+    with pytest.raises(ValueError, match="cannot be sent back"):
+        talk.client.finalize(id)
+    assert talk.get_ready() == []
+
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3),
     lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
