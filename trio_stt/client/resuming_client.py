@@ -45,7 +45,7 @@ from trio_stt.dialects.events import (
     Translation,
     Word,
 )
-from trio_stt.dialects.native import BYTES_PER_SAMPLE, parse_object
+from trio_stt.dialects.native import BYTES_PER_SAMPLE, echoable, parse_object
 from trio_stt.dialects.request import MAX_HISTORY
 
 LEAST_ROOM_S: Final = 120.0
@@ -67,8 +67,15 @@ MAX_UNANSWERED: Final = 1024
 FRAME_BYTES: Final = 64 * 1024
 """Samples in one frame at most: what is heard need not wait until the largest frame allowed has gone out."""
 
-CONFIGURABLE: Final = ("transcript", "translation", "language", "read_language", "target", "partials")
-"""What `configure` changes, and a later connection then asks for."""
+CONFIGURABLE: Final[Mapping[str, type]] = {
+    "transcript": bool,
+    "translation": bool,
+    "language": str,
+    "read_language": str,
+    "target": list,
+    "partials": bool,
+}
+"""What `configure` changes, and a later connection then asks for, with the types in ``configured``."""
 
 JOINED_SLACK_S: Final = 2.0
 """How far the clocks of two instances may be apart for a caption that was made as this client joined."""
@@ -124,7 +131,7 @@ class _Command:
     kind: str  # finalize, configure, eof
     at: int
     message: str
-    names: frozenset[str] = frozenset()  # of the values that a `configure` changes
+    names: tuple[str, ...] = ()  # of the values that a `configure` changes
     sent_on: int = 0  # the connection's number
 
 
@@ -255,7 +262,12 @@ class ResumingClient:
             self._make_room()
 
     def finalize(self, id: str | int | None = None) -> None:
-        """Asks for the finals of all given before, then an `Ack` with `id`. Raises as `configure`."""
+        """Asks for the finals of all given before, then an `Ack` with `id`.
+
+        `id`: up to 128 characters, or a whole number within ±2^53. Raises ValueError for any other, and as `configure`.
+        """
+        if id is not None and not echoable(id):
+            raise ValueError(f"id {id!r} cannot be sent back; expected up to 128 characters, or a number within ±2^53")
         self._command("finalize", self._wire.finalize(id))
 
     def configure(self, **changes: object) -> None:
@@ -264,7 +276,7 @@ class ResumingClient:
         Raises ValueError after `end` and when too many wait for their answer, `StreamEndedError` once the stream is
         over.
         """
-        self._command("configure", self._wire.configure(**changes), frozenset(changes))
+        self._command("configure", self._wire.configure(**changes), tuple(changes))
 
     def end(self) -> None:
         """Says that no more audio comes: last finals follow, then `Ended`. Raises as `configure`."""
@@ -275,7 +287,7 @@ class ResumingClient:
         """Takes the next event for the user; None if there is none now. `Ended` is the last."""
         return self._events.popleft() if self._events else None
 
-    def _command(self, kind: str, message: str, names: frozenset[str] = frozenset()) -> None:
+    def _command(self, kind: str, message: str, names: tuple[str, ...] = ()) -> None:
         self._must_go_on()
         if len(self._commands) >= MAX_UNANSWERED:
             raise ValueError(f"{MAX_UNANSWERED} messages wait for their answer already")
@@ -529,6 +541,7 @@ class ResumingClient:
     def _take_ready(self, connection: _Connection, ready: Ready, now: float, message: str | bytes) -> None:
         if connection.ready is not None:
             raise WireError("a second ready")
+        timestamp = _timestamp_of(message)
         if connection.resumes:
             start = self._from_wire(ready.from_sample)
             if ready.stream_id != self._stream_id or not connection.resumes_from <= start <= self._held.newest:
@@ -544,7 +557,7 @@ class ResumingClient:
         self._reconnection.ready()
         first = self._joined_at == inf
         if first:
-            self._joined_at = _timestamp_of(message)
+            self._joined_at = timestamp
         self._events.append(self._tell_ready(connection, ready, stall_s, first))
         if not connection.resumes:
             self._report_losses()
@@ -611,11 +624,8 @@ class ResumingClient:
         self._events.append(caption)
 
     def _take_configured(self, configured: Configured) -> None:
-        values: dict[str, Any] = dict(configured.values)
-        if not isinstance(values.get("target", []), list):
-            raise WireError("configured with a target that is no list")
-        changes: Any = {
-            name: tuple(values[name]) if name == "target" else values[name] for name in CONFIGURABLE if name in values
+        changes: dict[str, Any] = {
+            name: _checked(name, configured.values[name]) for name in CONFIGURABLE if name in configured.values
         }
         self._request = attrs.evolve(self._request, **changes)
         self._answered("configure")
@@ -736,6 +746,17 @@ def _timestamp_of(message: str | bytes) -> float:
     if not isinstance(timestamp, int | float):
         raise WireError("ready without a timestamp")
     return timestamp
+
+
+def _checked(name: str, value: Any) -> object:
+    """A value of ``configured`` as `StreamRequest` has it."""
+    if type(value) is not CONFIGURABLE[name]:
+        raise WireError(f"configured with {name} {value!r}")
+    if not isinstance(value, list):
+        return value
+    if not all(isinstance(tag, str) for tag in value):
+        raise WireError(f"configured with {name} {value!r}")
+    return tuple(value)
 
 
 def _moved(transcript: Transcript, samples: int) -> Transcript:

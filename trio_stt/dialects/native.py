@@ -196,7 +196,7 @@ def _read_message(text: str) -> ClientEvent:
 def _with_id(make: Callable[[str | int | None], Flush | Ping]) -> Callable[[dict[str, Any]], ClientEvent]:
     def read(message: dict[str, Any]) -> ClientEvent:
         given = message.get("id")
-        if given is None or _echoable(given):
+        if given is None or echoable(given):
             return make(given)
         expected = f"a string of up to {MAX_ID_CHARACTERS} characters, or a whole number within ±2^53"
         return _misuse(None, "bad_value", f"id is {shown(given)}; expected {expected}", parameter="id")
@@ -204,7 +204,8 @@ def _with_id(make: Callable[[str | int | None], Flush | Ping]) -> Callable[[dict
     return read
 
 
-def _echoable(given: object) -> bool:
+def echoable(given: object) -> bool:
+    """Whether `given` is an `id` that can be sent back."""
     if isinstance(given, str):
         # Half of a surrogate pair passes through JSON's \u escapes but cannot be sent back as UTF-8.
         return len(given) <= MAX_ID_CHARACTERS and not any("\ud800" <= letter <= "\udfff" for letter in given)

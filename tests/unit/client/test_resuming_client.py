@@ -487,7 +487,9 @@ def test_a_ready_that_is_not_what_was_asked_for_costs_the_connection(changed):
     talk.open()
     talk.say_ready(**({"from_sample": 0} | changed))
     assert not talk.client.is_wanted(talk.number)
-    assert talk.get_ready()
+    sent = talk.get_ready()
+    assert ("resume" in talk.query) == ("timestamp" not in changed)
+    assert (sent[0] == (0, b"ab")) == ("timestamp" in changed)
 
 
 def test_what_is_told_of_an_old_connection_is_ignored():
@@ -590,6 +592,14 @@ def test_doubts_are_a_set_of_samples(steps):
     assert {position for start, end in spans for position in range(start, end)} == expected
     assert spans == sorted(spans)
     assert doubts.take() == []
+
+
+@pytest.mark.parametrize("id", ["x" * 129, 2**53, "\ud800", 1.5, True])
+def test_an_id_that_no_server_answers_is_not_sent(id):
+    talk = Talk()
+    with pytest.raises(ValueError, match="cannot be sent back"):
+        talk.client.finalize(id)
+    assert talk.get_ready() == []
 
 
 JSON = st.recursive(
