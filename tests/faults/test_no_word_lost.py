@@ -18,12 +18,13 @@ from tests.server.redis_server import redis_server
 from tests.unit.fakes import silence, sound
 from trio_stt.client.resume_events import Ended, EndReason, Lost, Restarted, Resumed
 from trio_stt.client.resuming_connection import open_resuming_stream
-from trio_stt.dialects.events import StreamRequest, Transcript
+from trio_stt.dialects.events import Ready, StreamRequest, Transcript
 
 RATE = 16000
 SPEAKERS = 4
 INSTANCES = 3
 SECONDS = 14.0
+READY = (Ready, Resumed, Restarted)
 DOWN_S = 0.6
 
 
@@ -134,6 +135,12 @@ class Speaker:
             self.events.append(event)
 
     @property
+    def instance(self) -> str:
+        """The process that it speaks to."""
+        ready = [event if isinstance(event, Ready) else event.ready for event in self.events if isinstance(event, READY)]
+        return ready[-1].instance.rpartition("-")[2] if ready else ""
+
+    @property
     def finals(self) -> list[Transcript]:
         return [
             event
@@ -166,7 +173,9 @@ async def spoken_through(fleet: Fleet, seed: int, troubles: list[Callable], ever
             async def trouble() -> None:
                 while True:
                     await trio.sleep(every_s)
-                    await dice.choice(troubles)(fleet, dice.choice(fleet.ports))
+                    used = {speaker.instance for speaker in speakers}
+                    busy = [port for port in fleet.ports if f"{fleet.processes[port].pid}" in used]
+                    await dice.choice(troubles)(fleet, dice.choice(busy or fleet.ports))
 
             async with trio.open_nursery() as speaking:
                 for speaker in speakers:
