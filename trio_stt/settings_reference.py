@@ -20,6 +20,7 @@ _SECTIONS = {
     "VAD_ENABLED": "Speech gate (voice activity detection)",
     "MAX_CONCURRENT_CLIENTS": "Streams and sessions",
     "REDIS_URL": "Result bus",
+    "FLEET_DIR": "The fleet",
     "VOSK_SAMPLE_RATE": "The vosk-server dialect",
     "STT_CIRCUIT_BREAKER_TIMEOUT": "Health and breaker",
 }
