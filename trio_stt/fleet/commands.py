@@ -1,26 +1,29 @@
-"""`trio-stt fleet`: the local fleet's commands; `scripts/scale-deploy.sh` calls the first six."""
+"""`trio-stt fleet`: the local fleet's commands; `scripts/scale-deploy.sh` calls the first six.
+
+Most of what they need is imported when they need it: `keep` stays beside each process for days, and is to be small.
+"""
 
 from __future__ import annotations
 
 import os
 import shutil
+import signal
 import sys
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import trio
-from rich.console import Console
 
-from trio_stt.fleet.environment import MOST_INSTANCES, folder_of
-from trio_stt.fleet.folder import FleetError
+from trio_stt.fleet.folder import MOST_INSTANCES, FleetError, Folder
 from trio_stt.fleet.goal import read_goal
 from trio_stt.fleet.keep import keep_command
-from trio_stt.fleet.local_fleet import LocalFleet
-from trio_stt.fleet.processes import become_instance, become_nginx, become_redis, run_conductor, run_probes
 from trio_stt.settings import Settings, SettingsError, load
+
+if TYPE_CHECKING:
+    from trio_stt.fleet.local_fleet import LocalFleet
 
 HONCHO_DRAIN_S = 4.0
 """honcho kills what has not ended 5 s after SIGTERM."""
@@ -48,6 +51,8 @@ def _do(act: Callable[..., Any], *arguments: Any, **more: Any) -> None:
 
 
 def _fleet() -> LocalFleet:
+    from trio_stt.fleet.local_fleet import LocalFleet
+
     return LocalFleet(_settings(), click.echo)
 
 
@@ -85,6 +90,8 @@ def restart() -> None:
 @fleet.command()
 def status() -> None:
     """Show each instance's state, streams, capacity, memory and version."""
+    from rich.console import Console
+
     width = shutil.get_terminal_size((_TABLE_WIDTH, 24)).columns
     _do(_fleet().show_status, Console(width=max(width, _TABLE_WIDTH), highlight=False).print)
 
@@ -111,12 +118,15 @@ def stop() -> None:
 
 
 @fleet.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@click.option("--end-by", type=click.Choice(["TERM", "INT", "QUIT"]), help="The signal that ends it.  [default: ours]")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
-def keep(command: tuple[str, ...]) -> None:
+def keep(end_by: str | None, command: tuple[str, ...]) -> None:
     """Run a command and start it again whenever it ends, until SIGTERM, SIGINT or SIGHUP, which is passed on."""
 
     def run() -> None:
-        sys.exit(trio.run(partial(keep_command, command, lambda line: click.echo(f"{command[0]} {line}", err=True))))
+        number = signal.Signals[f"SIG{end_by}"] if end_by else None
+        say = partial(click.echo, err=True)
+        sys.exit(trio.run(partial(keep_command, command, lambda line: say(f"{command[0]} {line}"), end_by=number)))
 
     _do(run)
 
@@ -129,6 +139,8 @@ _OF = click.option("--of", "of", type=_INSTANCES, help="How many instances there
 @_OF
 def instance(number: int, of: int | None) -> None:
     """Become one instance; with --of in a Procfile."""
+    from trio_stt.fleet.processes import become_instance
+
     drain_at_most_s = None if of is None else HONCHO_DRAIN_S
     _do(become_instance, _settings(), number, of=of, drain_at_most_s=drain_at_most_s)
 
@@ -137,19 +149,25 @@ def instance(number: int, of: int | None) -> None:
 @_OF
 def nginx(of: int | None) -> None:
     """Become nginx, in front of the instances; with --of in a Procfile."""
+    from trio_stt.fleet.processes import become_nginx
+
     settings = _settings()
-    _do(lambda: become_nginx(settings, of or read_goal(folder_of(settings)).least))
+    _do(lambda: become_nginx(settings, of or read_goal(Folder.of(settings)).least))
 
 
 @fleet.command(hidden=True)
 def redis() -> None:
     """Become Redis, for the instances, unless REDIS_URL is set or it is not installed."""
+    from trio_stt.fleet.processes import become_redis
+
     _do(become_redis, _settings(), _log)
 
 
 @fleet.command(hidden=True)
 def conductor() -> None:
     """Bring the fleet to what scale-deploy asked for."""
+    from trio_stt.fleet.processes import run_conductor
+
     _do(run_conductor, _settings(), _log)
 
 
@@ -157,4 +175,6 @@ def conductor() -> None:
 @click.option("--of", "of", type=_INSTANCES, required=True, help="How many instances there are.")
 def probes(of: int) -> None:
     """Have nginx leave out those of a fixed number of instances that do not answer."""
+    from trio_stt.fleet.processes import run_probes
+
     _do(run_probes, _settings(), of)

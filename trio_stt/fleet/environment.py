@@ -8,13 +8,10 @@ from pathlib import Path
 
 from dotenv import dotenv_values
 
-from trio_stt.fleet.folder import FleetError, Folder
+from trio_stt.fleet.folder import MOST_INSTANCES, FleetError, Folder
 from trio_stt.fleet.programs import find_redis
 from trio_stt.gateway.keys import AccessError, check_access, keys_of
 from trio_stt.settings import ENV_FILE, Settings
-
-MOST_INSTANCES = 64
-"""A bound against typing errors: each holds a speech model, some hundred MB."""
 
 
 def cores_of_this_machine() -> int:
@@ -94,11 +91,6 @@ def redis_url(settings: Settings, folder: Folder) -> str:
     if settings.redis_url or find_redis() is None:
         return settings.redis_url
     return f"unix://{folder.redis_socket}"
-
-
-def folder_of(settings: Settings) -> Folder:
-    """The fleet's folder by these settings."""
-    return Folder(settings.fleet_dir.absolute())
 
 
 def _given(name: str) -> str | None:

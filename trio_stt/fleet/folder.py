@@ -10,8 +10,14 @@ from pathlib import Path
 
 from attrs import frozen
 
+from trio_stt.settings import Settings
+
 LONGEST_SOCKET_PATH = 100
 """Bytes of a unix socket's path (``sun_path`` has 108, and supervisor adds the process's number while it binds)."""
+
+
+MOST_INSTANCES = 64
+"""A bound against typing errors: each holds a speech model, some hundred MB."""
 
 
 class FleetError(Exception):
@@ -23,6 +29,11 @@ class Folder:
     """Paths in the folder `root`, which is absolute."""
 
     root: Path
+
+    @classmethod
+    def of(cls, settings: Settings) -> Folder:
+        """The one that FLEET_DIR names."""
+        return cls(settings.fleet_dir.absolute())
 
     @property
     def logs(self) -> Path:

@@ -87,8 +87,12 @@ async def keep(spawn: Callable[[], Child], signals: AsyncIterable[int], say: Cal
 class CommandChild:
     """A command as a child of this process, in a session of its own: signals reach it through us alone, and once."""
 
-    def __init__(self, command: Sequence[str]) -> None:
-        """Starts it. Blocks for a moment; in this thread, with whose end it would end. Raises OSError."""
+    def __init__(self, command: Sequence[str], *, end_by: int | None = None) -> None:
+        """Starts it. Blocks for a moment; in this thread, with whose end it would end. Raises OSError.
+
+        `end_by`: the signal that it is sent in place of any other; None: none in particular.
+        """
+        self._end_by = end_by
         self._process = subprocess.Popen(command, start_new_session=True, preexec_fn=end_with_parent)
 
     async def wait(self) -> int:
@@ -103,10 +107,10 @@ class CommandChild:
 
     def send(self, number: int) -> None:
         """Sends it a signal; nothing, if it has ended."""
-        self._process.send_signal(number)
+        self._process.send_signal(number if self._end_by is None else self._end_by)
 
 
-async def keep_command(command: Sequence[str], say: Callable[[str], None]) -> int:
+async def keep_command(command: Sequence[str], say: Callable[[str], None], *, end_by: int | None = None) -> int:
     """Keeps a command running until this process gets a signal; the same in all else as `keep`."""
     with trio.open_signal_receiver(*ENDING_SIGNALS) as signals:
-        return await keep(lambda: CommandChild(command), signals, say)
+        return await keep(lambda: CommandChild(command, end_by=end_by), signals, say)

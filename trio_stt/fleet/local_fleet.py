@@ -12,8 +12,8 @@ import attrs
 import trio
 
 from trio_stt.fleet import nginx
-from trio_stt.fleet.environment import check, cores_of_this_machine, folder_of, port_of
-from trio_stt.fleet.folder import FleetError
+from trio_stt.fleet.environment import check, cores_of_this_machine, port_of
+from trio_stt.fleet.folder import FleetError, Folder
 from trio_stt.fleet.goal import Goal, read_goal, read_progress, write_goal
 from trio_stt.fleet.health import ask_all
 from trio_stt.fleet.instances import CONDUCTOR, name_of, number_of, standing_programs
@@ -37,7 +37,7 @@ class LocalFleet:
         """`say` is told what happens, a line at a time."""
         self._settings = settings
         self._say = say
-        self._folder = folder_of(settings)
+        self._folder = Folder.of(settings)
         self._supervisor = Supervisor(self._folder)
 
     def start(self, least: int, most: int | None) -> None:

@@ -17,7 +17,6 @@ from trio_stt.fleet.autoscale import Use
 from trio_stt.fleet.conductor import Conductor
 from trio_stt.fleet.environment import (
     cores_of_this_machine,
-    folder_of,
     instance_environment,
     port_of,
     share_of_cores,
@@ -40,7 +39,7 @@ def become_instance(
     settings: Settings, number: int, *, of: int | None = None, drain_at_most_s: float | None = None
 ) -> None:
     """Becomes the server. Raises OSError and `FleetError`."""
-    folder = folder_of(settings)
+    folder = Folder.of(settings)
     folder.make()
     more = instance_environment(settings, folder, number, of=of, drain_at_most_s=drain_at_most_s)
     end_with_parent()
@@ -49,7 +48,7 @@ def become_instance(
 
 def become_nginx(settings: Settings, instances: int) -> None:
     """Becomes nginx, in front of so many instances until somebody knows better. Raises OSError and `FleetError`."""
-    folder = folder_of(settings)
+    folder = Folder.of(settings)
     folder.make()
     ports = [port_of(settings, number) for number in range(1, instances + 1)]
     program = find_nginx()
@@ -64,7 +63,7 @@ def become_redis(settings: Settings, say: Say) -> None:
 
     Raises OSError and `FleetError`.
     """
-    folder = folder_of(settings)
+    folder = Folder.of(settings)
     folder.make()
     program = find_redis()
     end_with_parent()
@@ -84,7 +83,7 @@ def redis_command(program: Path, folder: Folder) -> list[str]:
 
 def run_conductor(settings: Settings, say: Say) -> None:
     """Brings the fleet to its goal, and probes it, until SIGTERM or SIGINT. Raises `FleetError`."""
-    folder = folder_of(settings)
+    folder = Folder.of(settings)
     conductor = Conductor(
         SupervisedInstances(Supervisor(folder), settings.drain_timeout_s),
         _routing(settings, folder),
@@ -101,7 +100,7 @@ def run_conductor(settings: Settings, say: Say) -> None:
 
 def run_probes(settings: Settings, instances: int) -> None:
     """Probes a fixed number of instances and has nginx leave out who does not answer, until SIGTERM or SIGINT."""
-    routing = _routing(settings, folder_of(settings))
+    routing = _routing(settings, Folder.of(settings))
 
     async def probe() -> None:
         async with trio.open_nursery() as nursery:
