@@ -14,6 +14,7 @@ import xmlrpc.client
 from collections.abc import Sequence
 from enum import Enum
 from http.client import HTTPException
+from pathlib import Path
 from typing import Any, cast
 
 from attrs import frozen
@@ -79,15 +80,15 @@ def main_file(folder: Folder, *, directory: str) -> str:
     """supervisord.conf; `directory` is where all processes run and find `.env`."""
     return f"""\
 [unix_http_server]
-file={_escaped(str(folder.supervisor_socket))}
+file={_path(folder.supervisor_socket)}
 chmod=0600
 
 [supervisord]
-logfile={_escaped(str(folder.logs / "supervisord.log"))}
+logfile={_path(folder.logs / "supervisord.log")}
 logfile_maxbytes={_LOG_BYTES}
 logfile_backups={_OLD_LOGS}
-pidfile={_escaped(str(folder.root / "supervisord.pid"))}
-directory={_escaped(directory)}
+pidfile={_path(folder.root / "supervisord.pid")}
+directory={_path(directory)}
 nocleanup=true
 
 [rpcinterface:supervisor]
@@ -102,7 +103,7 @@ def program_file(program: Program, folder: Folder) -> str:
     """Its file."""
     return f"""\
 [program:{program.name}]
-command={_escaped(shlex.join(program.command))}
+command={_command(program.command)}
 priority={program.priority}
 autostart=true
 autorestart=true
@@ -112,7 +113,7 @@ stopsignal=TERM
 stopwaitsecs={round(program.stop_s)}
 killasgroup=true
 redirect_stderr=true
-stdout_logfile={_escaped(str(folder.logs / f"{program.name}.log"))}
+stdout_logfile={_path(folder.logs / f"{program.name}.log")}
 stdout_logfile_maxbytes={_LOG_BYTES}
 stdout_logfile_backups={_OLD_LOGS}
 """
@@ -212,8 +213,18 @@ class Supervisor:
             transport.close()
 
 
-def _escaped(value: str) -> str:
-    """As supervisor's files want it, where % begins a variable and ; a comment."""
+def _command(words: Sequence[str]) -> str:
+    """As supervisor's files want it, where % begins a variable."""
+    return _plain(shlex.join(words)).replace("%", "%%")
+
+
+def _path(path: Path | str) -> str:
+    if "%" in str(path):  # supervisor expands some of its values twice
+        raise FleetError(f"supervisor would misread {path}: choose a folder without % in its path.")
+    return _plain(str(path))
+
+
+def _plain(value: str) -> str:
     if ";" in value or "\n" in value:
-        raise FleetError(f"supervisor cannot be told {value!r}: choose a path without such characters.")
-    return value.replace("%", "%%")
+        raise FleetError(f"supervisor would misread {value!r}: choose a folder without ; in its path.")
+    return value
