@@ -268,3 +268,28 @@ async def test_on_vosk_servers_port_every_path_is_vosk_servers(tmp_path: Path) -
         "/vosk-server",
         "/vosk-server",
     ]
+
+
+async def test_when_a_reload_is_said_to_be_done_nobody_is_sent_to_the_old_instances_any_more(tmp_path: Path) -> None:
+    old, new = Played(101), Played(101)
+    async with played(old, new) as (old_port, _):
+        settings = settings_for()
+        with nginx_before([old_port], settings, tmp_path) as folder:
+            for _ in range(5):
+                for instance in (new, old):
+                    await nginx.route_to([instance.port], settings.balancing, find_nginx(), folder)
+                    instance.got.clear()
+                    for _ in range(5):
+                        connection, status = await trio.to_thread.run_sync(_open, settings.server_port)
+                        connection.close()
+                        assert status == "101"
+                    assert len(instance.got) == 5
+
+
+async def test_a_reload_of_an_nginx_that_does_not_run_is_no_error(tmp_path: Path) -> None:
+    settings = settings_for()
+    folder = Folder(tmp_path)
+    folder.make()
+    nginx.prepare(settings, folder, cores=1, ports=[8001])
+    await nginx.route_to([8002], settings.balancing, find_nginx(), folder)
+    assert "127.0.0.1:8002" in folder.upstreams.read_text()

@@ -17,6 +17,7 @@ from trio_stt.fleet.folder import FleetError, Folder
 from trio_stt.fleet.goal import Goal, read_goal, read_progress, write_goal
 from trio_stt.fleet.health import ask_all
 from trio_stt.fleet.instances import CONDUCTOR, name_of, number_of, standing_programs
+from trio_stt.fleet.nginx_workers import end_orphans
 from trio_stt.fleet.programs import NO_REDIS, find_nginx, find_redis
 from trio_stt.fleet.status import summary, table
 from trio_stt.fleet.supervisor import STOP_BEYOND_DRAIN_S, State, Supervisor
@@ -83,7 +84,7 @@ class LocalFleet:
     def stop(self) -> None:
         """Drains all instances at once, ends everything, and clears the folder. Raises `FleetError` if it cannot."""
         if not self._supervisor.runs:
-            nginx.end_orphans(self._folder)
+            end_orphans(self._folder)
             self._folder.clear()
             raise FleetError("The fleet does not run.")
         self._supervisor.stop(CONDUCTOR)

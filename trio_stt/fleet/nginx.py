@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import signal
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +9,7 @@ from pathlib import Path
 import jinja2
 import trio
 
+from trio_stt.fleet import nginx_workers
 from trio_stt.fleet.folder import FleetError, Folder, replace_text
 from trio_stt.settings import Settings
 
@@ -20,6 +18,10 @@ MOST_WORKERS = 4
 
 CONNECTIONS = 4096
 """Of each worker; a client takes two, its own and the one to its instance."""
+
+RELOAD_WITHIN_S = 5.0
+RELOAD_LOOK_EVERY_S = 0.02
+"""New workers come first, old ones are told to go 0.1 s later."""
 
 _TEMPLATES = jinja2.Environment(
     loader=jinja2.PackageLoader("trio_stt.fleet", ""),
@@ -80,28 +82,18 @@ def check(program: Path, folder: Folder) -> None:
 
 
 async def route_to(ports: Sequence[int], balancing: str, program: Path, folder: Folder) -> None:
-    """Has nginx send new connections to these ports; those that exist stay where they are.
+    """Has nginx send new connections to these ports; those that exist stay where they are. Returns when it does.
 
-    May be cancelled; then nginx may or may not know yet. An nginx that does not run reads the file when it starts.
+    May be cancelled; then nginx may or may not know yet. An nginx that does not run reads the file when it starts, and
+    one that does not follow is waited for no longer than `RELOAD_WITHIN_S`.
     """
+    before = await trio.to_thread.run_sync(nginx_workers.accepting, folder)
     replace_text(folder.upstreams, upstreams(ports, balancing))
     reload = [*command(program, folder), "-s", "reload"]
     await trio.run_process(reload, check=False, capture_stdout=True, capture_stderr=True)
-
-
-def end_orphans(folder: Folder) -> None:
-    """Has the workers of a master that was killed give up its port; they serve those whom they have to the end. Blocks.
-
-    Linux only: elsewhere nothing is done.
-    """
-    try:
-        killed = int((folder.nginx / "nginx.pid").read_text())
-    except (OSError, ValueError):
-        return
-    for entry in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            if os.getpgid(int(entry.name)) == killed and (entry / "comm").read_text().strip() == "nginx":
-                os.kill(int(entry.name), signal.SIGQUIT)
+    with trio.move_on_after(RELOAD_WITHIN_S):
+        while before & await trio.to_thread.run_sync(nginx_workers.accepting, folder):  # noqa: ASYNC110
+            await trio.sleep(RELOAD_LOOK_EVERY_S)
 
 
 def _address(host: str, port: int) -> str:

@@ -25,6 +25,7 @@ from trio_stt.fleet.folder import Folder, replace_text
 from trio_stt.fleet.goal import read_goal, read_progress, write_progress
 from trio_stt.fleet.health import ask_all, use_of
 from trio_stt.fleet.instances import SupervisedInstances
+from trio_stt.fleet.nginx_workers import end_orphans
 from trio_stt.fleet.parent import end_with_parent
 from trio_stt.fleet.probe import answers
 from trio_stt.fleet.programs import NO_REDIS, find_nginx, find_redis
@@ -52,7 +53,7 @@ def become_nginx(settings: Settings, instances: int) -> None:
     folder.make()
     ports = [port_of(settings, number) for number in range(1, instances + 1)]
     program = find_nginx()
-    nginx.end_orphans(folder)
+    end_orphans(folder)
     nginx.prepare(settings, folder, cores=cores_of_this_machine(), ports=ports)
     end_with_parent()
     os.execv(program, nginx.command(program, folder))
