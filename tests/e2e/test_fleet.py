@@ -1,8 +1,10 @@
 """The local fleet, with real servers, nginx, Redis and supervisord: what clients see while it changes."""
 
+import json
 import os
 import signal
 import socket
+import ssl
 import stat
 import subprocess
 import sys
@@ -12,11 +14,16 @@ from pathlib import Path
 
 import pytest
 import trio
+from click.testing import CliRunner
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
 
-from tests.e2e.local_fleet import ROOT, LocalFleet, visitors
+from tests.e2e.local_fleet import ROOT, LocalFleet, free_ports, visitors
 from trio_stt.bench.speech import load_speech
 from trio_stt.client.connection import CaptionStream, StreamClosedError, open_stream
 from trio_stt.dialects.events import Ready, StreamRequest, Transcript
+from trio_stt.fleet.certificate import cert
+from trio_stt.token_command import token_command
 
 CLIP = next(clip for clip in load_speech() if "0880" in clip.name)
 """Somebody says something about a young man who is ill-disposed, or is not."""
@@ -246,6 +253,35 @@ def test_stopping_leaves_neither_process_nor_lock_nor_port(model: Path, tmp_path
         socket.create_server(("127.0.0.1", port)).close()
 
 
+def test_with_tokens_tls_and_vosk_servers_port(model: Path, tmp_path: Path) -> None:
+    made = CliRunner().invoke(cert, ["--folder", str(tmp_path)])
+    pair = dict(line.split("=", 1) for line in made.output.splitlines())
+    keys = {"AUTH_MODE": "required", "AUTH_KEYS": f"k1:{'x' * 32}", "VOSK_SERVER_PORT": str(free_ports(1))}
+    fleet = LocalFleet(tmp_path / "f", model, **keys, **pair, MAX_CONNECTIONS_PER_ADDRESS="2")
+    token = CliRunner(env=keys).invoke(token_command, ["--tenant", "acme"]).output.strip()
+    trusting = ssl.create_default_context(cafile=pair["TLS_CERT"])
+    bearer = {"Authorization": f"Bearer {token}"}
+    call = f"wss://localhost:{fleet.port}/ws/vosk/?session_id=s&client_id=c"
+    own_port = f"wss://localhost:{keys['VOSK_SERVER_PORT']}/"
+    try:
+        assert "https://127.0.0.1" in fleet.do("start", "1")
+        with connect(call, ssl=trusting, additional_headers=bearer) as first:
+            assert json.loads(first.recv(10))["type"] == "ready"
+            with connect(own_port, ssl=trusting, additional_headers=bearer) as old:
+                old.send('{"config": {"sample_rate": 16000}}')
+                with pytest.raises(InvalidStatus) as crowded:
+                    connect(call, ssl=trusting, additional_headers=bearer)
+                old.send('{"eof": 1}')
+                assert "text" in json.loads(old.recv(10))
+        assert crowded.value.response.status_code == 429
+        with pytest.raises(InvalidStatus) as unknown:
+            connect(call, ssl=trusting)
+        assert unknown.value.response.status_code == 401
+    finally:
+        fleet.run("stop")
+        fleet.wait_until_gone()
+
+
 def test_a_killed_supervisor_takes_everything_with_it_and_the_next_start_works(model: Path, tmp_path: Path) -> None:
     fleet = LocalFleet(tmp_path / "f", model)
     try:
@@ -275,6 +311,15 @@ def test_what_cannot_be_started_is_said_and_nothing_is_left(
     assert says in refused.stderr
     assert "Traceback" not in refused.stderr
     assert fleet.left_behind() == []
+
+
+def test_instances_that_cannot_start_are_given_up_with_their_reason(tmp_path: Path) -> None:
+    fleet = LocalFleet(tmp_path / "f", tmp_path)
+    refused = fleet.run("start", "1")
+    assert refused.returncode == 1
+    assert "instance-1 does not run" in refused.stderr
+    assert "trio-stt models install en" in refused.stderr
+    fleet.wait_until_gone(within_s=2)
 
 
 def test_a_port_that_is_taken_is_named(model: Path, tmp_path: Path) -> None:

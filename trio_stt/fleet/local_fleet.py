@@ -42,7 +42,7 @@ class LocalFleet:
         self._supervisor = Supervisor(self._folder)
 
     def start(self, least: int, most: int | None) -> None:
-        """Returns when all instances are ready. Raises `FleetError`, with nothing left behind if it could not begin."""
+        """Returns when all instances are ready. Raises `FleetError`, with nothing left behind."""
         goal = Goal(serial=1, least=least, most=most or least, restarts=0)
         self._check(goal)
         if self._supervisor.runs:
@@ -63,8 +63,12 @@ class LocalFleet:
         except BaseException:
             self._folder.clear()
             raise
-        self._wait_for(goal)
-        self._wait_for_nginx()
+        try:
+            self._wait_for(goal)
+            self._wait_for_nginx()
+        except FleetError:
+            self.stop()
+            raise
 
     def scale(self, least: int, most: int | None) -> None:
         """Returns when the fleet has that size. Raises `FleetError`."""
@@ -165,12 +169,21 @@ class LocalFleet:
                 raise FleetError(f"{progress.problem}; see {self._folder.logs}")
             if read_goal(self._folder).serial != goal.serial:
                 raise FleetError("Another command has come in between.")
+            self._check_none_given_up()
             if time.monotonic() > until:
                 raise FleetError(f"This takes too long: see 'status', and the logs in {self._folder.logs}.")
             time.sleep(LOOK_EVERY_S)
         if progress.problem:
             raise FleetError(f"{progress.problem}; see {self._folder.logs}")
         self._say(f"ready: {', '.join(map(name_of, progress.routed))}")
+
+    def _check_none_given_up(self) -> None:
+        """Raises `FleetError` for a process that ends again and again, with its last words."""
+        for each in self._supervisor.processes():
+            if each.state is State.FATAL:
+                log = self._folder.logs / f"{each.name}.log"
+                last = log.read_text(errors="replace").splitlines()[-1:] if log.exists() else []
+                raise FleetError(f"{each.name} does not run: {' '.join(last)} (see {log})")
 
     def _wait_for_nginx(self) -> None:
         """Raises `FleetError` if nobody listens on the fleet's port."""
