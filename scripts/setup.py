@@ -315,7 +315,7 @@ def install_redis() -> None:
 
 def nginx_is_there() -> bool:
     """True if nginx is installed, or unpacked in `.tools/`; a user's PATH may lack the folder where it lies."""
-    folders = os.pathsep.join([os.environ.get("PATH", ""), "/usr/local/sbin", "/usr/sbin", "/opt/homebrew/bin"])
+    folders = os.pathsep.join([os.environ.get("PATH", ""), "/usr/local/sbin", "/usr/sbin"])
     return shutil.which("nginx", path=folders) is not None or NGINX.exists()
 
 

@@ -203,6 +203,22 @@ async def test_what_stands_beside_the_instances_comes_back_when_it_is_killed(fle
         await run(fleet, "restart")
 
 
+async def test_sockets_outlive_an_nginx_that_is_killed(fleet: LocalFleet) -> None:
+    await fleet.until_steady()
+    victim = fleet.process("nginx").pid
+    async with open_stream(fleet.url, StreamRequest("ann", "call", framing="seq")) as stream:
+        await stream.send_audio(CLIP.samples.tobytes())
+        os.kill(victim, signal.SIGKILL)
+        with trio.fail_after(30):
+            while fleet.process("nginx").pid in (victim, 0):
+                await trio.sleep(0.05)
+        await fleet.until_steady()
+        await stream.end()
+        heard, code = await until_closed(stream, when_heard=lambda: None)
+    assert code == 1000
+    assert "young man" in heard
+
+
 async def test_status_shows_each_instance(fleet: LocalFleet) -> None:
     await fleet.until_steady()
     async with open_stream(fleet.url, StreamRequest("ann", "call")) as stream:

@@ -63,6 +63,10 @@ def _log(line: str) -> None:
 @click.group("fleet")
 def fleet() -> None:
     """Several instances on this machine behind nginx: started, scaled, restarted and kept alive as one service."""
+    if sys.platform == "win32":
+        raise click.UsageError(
+            "The local fleet needs Linux; on Windows: scripts/scale-deploy.ps1, in containers."
+        )
 
 
 @fleet.command()

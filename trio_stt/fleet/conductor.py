@@ -17,7 +17,7 @@ from trio_stt.fleet.goal import Goal, Progress
 from trio_stt.fleet.routing import Routing
 from trio_stt.fleet.supervisor import State
 
-LOOK_EVERY_S = 0.25
+LOOK_EVERY_S = 0.5
 
 USE_EVERY_S = 2.0
 """How often instances are asked how full they are, where their number may change by itself."""
@@ -213,7 +213,10 @@ class Conductor:
 
     async def _wait_healthy(self, number: int) -> str:
         with trio.move_on_after(READY_WITHIN_S):
-            await self._routing.wait_healthy(number)
+            while not (self._routing.healthy(number) and number in self._routing.routed):
+                if (await self._processes.states()).get(number) is State.FATAL:
+                    return f"{_names([number])} ends again and again"
+                await trio.sleep(LOOK_EVERY_S)
             return ""
         return f"{_names([number])} did not answer within {READY_WITHIN_S:g} s of its start"
 

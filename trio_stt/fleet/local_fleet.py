@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import attrs
@@ -45,24 +47,25 @@ class LocalFleet:
         """Returns when all instances are ready. Raises `FleetError`, with nothing left behind."""
         goal = Goal(serial=1, least=least, most=most or least, restarts=0)
         self._check(goal)
-        if self._supervisor.runs:
-            raise FleetError("The fleet runs already: 'scale N' changes its size, 'restart' begins anew.")
         program = find_nginx()
         if find_redis() is None and not self._settings.redis_url:
             self._say(NO_REDIS)
-        self._check_ports(least)
         self._folder.make()
-        self._folder.clear()
-        self._folder.make()
-        try:
-            ports = [port_of(self._settings, number) for number in range(1, least + 1)]
-            nginx.prepare(self._settings, self._folder, cores=cores_of_this_machine(), ports=ports)
-            nginx.check(program, self._folder)
-            write_goal(self._folder, goal)
-            self._supervisor.launch(standing_programs(self._settings), directory=os.getcwd())
-        except BaseException:
+        with self._alone():
+            if self._supervisor.runs:
+                raise FleetError("The fleet runs already: 'scale N' changes its size, 'restart' begins anew.")
+            self._check_ports(least)
             self._folder.clear()
-            raise
+            self._folder.make()
+            try:
+                ports = [port_of(self._settings, number) for number in range(1, least + 1)]
+                nginx.prepare(self._settings, self._folder, cores=cores_of_this_machine(), ports=ports)
+                nginx.check(program, self._folder)
+                write_goal(self._folder, goal)
+                self._supervisor.launch(standing_programs(self._settings), directory=os.getcwd())
+            except BaseException:
+                self._folder.clear()
+                raise
         try:
             self._wait_for(goal)
             self._wait_for_nginx()
@@ -72,25 +75,33 @@ class LocalFleet:
 
     def scale(self, least: int, most: int | None) -> None:
         """Returns when the fleet has that size. Raises `FleetError`."""
-        goal = self._goal()
-        goal = attrs.evolve(goal, serial=goal.serial + 1, least=least, most=most or least)
-        self._check(goal)
-        write_goal(self._folder, goal)
+        with self._alone():
+            goal = self._goal()
+            goal = attrs.evolve(goal, serial=goal.serial + 1, least=least, most=most or least)
+            self._check(goal)
+            write_goal(self._folder, goal)
         self._wait_for(goal)
 
     def restart(self) -> None:
         """Returns when each instance was restarted. Raises `FleetError` if one did not come back."""
-        goal = self._goal()
-        goal = attrs.evolve(goal, serial=goal.serial + 1, restarts=goal.restarts + 1)
-        write_goal(self._folder, goal)
-        self._wait_for(goal)
+        with self._alone():
+            goal = self._goal()
+            goal = attrs.evolve(goal, serial=goal.serial + 1, restarts=goal.restarts + 1)
+            write_goal(self._folder, goal)
+        # Some may have been given up before: what was wrong with them may be mended by now.
+        self._wait_for(goal, may_be_given_up=True)
 
     def stop(self) -> None:
         """Drains all instances at once, ends everything, and clears the folder. Raises `FleetError` if it cannot."""
-        if not self._supervisor.runs:
-            end_orphans(self._folder)
-            self._folder.clear()
-            raise FleetError("The fleet does not run.")
+        with self._alone():
+            if not self._supervisor.runs:
+                end_orphans(self._folder)
+                self._folder.clear()
+                raise FleetError("The fleet does not run: 'start N' starts it.")
+            self._stop()
+        self._say("stopped")
+
+    def _stop(self) -> None:
         self._supervisor.stop(CONDUCTOR)
         self._wait_stopped({CONDUCTOR}, within_s=15)
         instances = {each.name for each in self._supervisor.processes() if number_of(each.name) is not None}
@@ -106,7 +117,6 @@ class LocalFleet:
                 raise FleetError(f"supervisord does not end; see {self._folder.logs / 'supervisord.log'}.")
             time.sleep(LOOK_EVERY_S)
         self._folder.clear()
-        self._say("stopped")
 
     def show_status(self, show: Callable[[object], None]) -> None:
         """Raises `FleetError` if the fleet does not run."""
@@ -129,6 +139,22 @@ class LocalFleet:
         if not files:
             raise FleetError(f"There is no log {name or ''} in {self._folder.logs}".replace("  ", " "))
         return files
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Keeps other commands from changing the fleet at the same time. Raises `FleetError` if one does."""
+        try:
+            folder = os.open(self._folder.root, os.O_RDONLY)
+        except FileNotFoundError:
+            raise FleetError("The fleet does not run: 'start N' starts it.") from None
+        try:
+            try:
+                fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise FleetError("Another command is changing the fleet at this moment.") from error
+            yield
+        finally:
+            os.close(folder)
 
     def _goal(self) -> Goal:
         if not self._supervisor.runs:
@@ -156,7 +182,7 @@ class LocalFleet:
                     f"{name} chooses another."
                 ) from error
 
-    def _wait_for(self, goal: Goal) -> None:
+    def _wait_for(self, goal: Goal, *, may_be_given_up: bool = False) -> None:
         doing = ""
         until = time.monotonic() + START_WITHIN_S
         while (progress := read_progress(self._folder)).reached != goal.serial:
@@ -169,7 +195,8 @@ class LocalFleet:
                 raise FleetError(f"{progress.problem}; see {self._folder.logs}")
             if read_goal(self._folder).serial != goal.serial:
                 raise FleetError("Another command has come in between.")
-            self._check_none_given_up()
+            if not may_be_given_up:
+                self._check_none_given_up()
             if time.monotonic() > until:
                 raise FleetError(f"This takes too long: see 'status', and the logs in {self._folder.logs}.")
             time.sleep(LOOK_EVERY_S)
@@ -183,7 +210,8 @@ class LocalFleet:
             if each.state is State.FATAL:
                 log = self._folder.logs / f"{each.name}.log"
                 last = log.read_text(errors="replace").splitlines()[-1:] if log.exists() else []
-                raise FleetError(f"{each.name} does not run: {' '.join(last)} (see {log})")
+                said = " ".join(last) or "it said nothing"
+                raise FleetError(f"{each.name} does not run: {said} (see {log} and supervisord.log beside it)")
 
     def _wait_for_nginx(self) -> None:
         """Raises `FleetError` if nobody listens on the fleet's port."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from trio_stt.fleet.folder import FleetError
 
-SYSTEM_FOLDERS = ("/usr/local/sbin", "/usr/sbin", "/usr/local/bin", "/usr/bin", "/opt/homebrew/bin")
+SYSTEM_FOLDERS = ("/usr/local/sbin", "/usr/sbin", "/usr/local/bin", "/usr/bin")
 """Where else to look: an ordinary user's PATH often lacks those that end in sbin."""
 
 UNPACKED = Path(".tools/usr/sbin")
@@ -21,7 +21,7 @@ def find_nginx() -> Path:
     if found is None:
         raise FleetError(
             "nginx is missing. From the repository: ./scripts/setup.sh --fleet (needs no root); "
-            "Debian and Ubuntu: apt install nginx; Fedora: dnf install nginx; macOS: brew install nginx."
+            "Debian and Ubuntu: apt install nginx; Fedora: dnf install nginx."
         )
     return found
 

@@ -84,12 +84,6 @@ class Routing:
         member.held_out = False
         member.verdict = Verdict(healthy=False)
 
-    async def wait_healthy(self, number: int) -> None:
-        """Returns when that member answers and gets new clients. May be cancelled."""
-        async with self._changed:
-            while not (self.healthy(number) and number in self._routed):
-                await self._changed.wait()
-
     def _wanted(self) -> tuple[int, ...]:
         """Who should get new clients. At first nobody is changed, until of each it is known whether it answers.
 

@@ -29,6 +29,7 @@ class Machine:
         self.shares: list[int] = []
         self.use: list[Use] = []
         self.broken: set[int] = set()  # start and never answer
+        self.ends_again_and_again: set[int] = set()
         self.supervisor_answers = True
         self.fewest_answering: float = math.inf
         self._answers_from: dict[int, float] = {}
@@ -105,6 +106,7 @@ class Machine:
     def _begin(self, number: int) -> None:
         self._ends_at.pop(number, None)
         self.given_up.discard(number)
+        self.given_up |= {number} & self.ends_again_and_again
         self._answers_from[number] = math.inf if number in self.broken else trio.current_time() + LOAD_S
 
     async def _ask(self, number: int) -> bool:
@@ -215,6 +217,16 @@ async def test_a_restart_ends_at_the_first_that_does_not_come_back(autojump_cloc
     await machine.reached()
     assert machine.progress.problem == ""
     assert machine.routed == (1, 2)
+
+
+async def test_a_restart_does_not_wait_for_one_that_was_given_up(autojump_clock: MockClock, machine: Machine) -> None:
+    machine.ends_again_and_again = {1}
+    machine.ask_for(restarts=1)
+    with trio.fail_after(30):
+        while not machine.progress.problem:
+            await trio.sleep(0.1)
+    assert machine.events == ["stop 1", "start 1"]
+    assert "instance-1 ends again and again" in machine.progress.problem
 
 
 async def test_the_last_one_that_answers_is_not_restarted(autojump_clock: MockClock, machine: Machine) -> None:
