@@ -246,7 +246,7 @@ async def test_who_was_given_up_is_started_again_later(autojump_clock: MockClock
     await trio.sleep(REVIVE_AFTER_S - 1)
     assert machine.routed == (2,)
     assert machine.events == []
-    await trio.sleep(2 + LOAD_S)
+    await trio.sleep(4 + LOAD_S)
     assert machine.events == ["start 1"]
     assert machine.routed == (1, 2)
 
