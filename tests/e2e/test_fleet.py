@@ -242,6 +242,13 @@ def test_no_secret_stands_in_a_file_that_is_not_its_users_alone(fleet: LocalFlee
     assert holding == [fleet.folder.resume_secret]
 
 
+@pytest.mark.parametrize("command", [("instance", "1"), ("nginx",), ("probes",)])
+def test_a_procfiles_line_is_refused_where_a_fleet_runs(fleet: LocalFleet, command: tuple[str, ...]) -> None:
+    refused = fleet.run(*command, "--of", "2")
+    assert refused.returncode == 1
+    assert "scale-deploy.sh runs a fleet" in refused.stderr
+
+
 def test_a_second_start_is_refused_and_changes_nothing(fleet: LocalFleet) -> None:
     again = fleet.run("start", "3")
     assert again.returncode == 1
@@ -336,6 +343,20 @@ def test_instances_that_cannot_start_are_given_up_with_their_reason(tmp_path: Pa
     assert "instance-1 does not run" in refused.stderr
     assert "trio-stt models install en" in refused.stderr
     fleet.wait_until_gone(within_s=2)
+
+
+async def test_a_fleet_that_may_grows_when_it_is_full(model: Path, tmp_path: Path) -> None:
+    fleet = LocalFleet(tmp_path / "f", model, MAX_CONCURRENT_CLIENTS="1")
+    try:
+        await run(fleet, "start", "1", "--most", "2")
+        assert "instances: 1 to 2, now 1; as asked for" in await run(fleet, "status")
+        async with open_stream(fleet.url, StreamRequest("ann", "call")) as stream:
+            await anext(stream)
+            await fleet.until_routed(2)
+            assert "young man" in (await hear(fleet.url, "bob"))[0]
+    finally:
+        await trio.to_thread.run_sync(fleet.run, "stop")
+        fleet.wait_until_gone()
 
 
 def test_a_port_that_is_taken_is_named(model: Path, tmp_path: Path) -> None:

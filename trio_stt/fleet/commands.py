@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import trio
 
-from trio_stt.fleet.folder import MOST_INSTANCES, FleetError, Folder
-from trio_stt.fleet.goal import read_goal
+from trio_stt.fleet.folder import MOST_INSTANCES, FleetError
 from trio_stt.fleet.keep import keep_command
 from trio_stt.settings import Settings, SettingsError, load
 
@@ -64,9 +63,7 @@ def _log(line: str) -> None:
 def fleet() -> None:
     """Several instances on this machine behind nginx: started, scaled, restarted and kept alive as one service."""
     if sys.platform == "win32":
-        raise click.UsageError(
-            "The local fleet needs Linux; on Windows: scripts/scale-deploy.ps1, in containers."
-        )
+        raise click.UsageError("The local fleet needs Linux; on Windows: scripts/scale-deploy.ps1, in containers.")
 
 
 @fleet.command()
@@ -155,8 +152,7 @@ def nginx(of: int | None) -> None:
     """Become nginx, in front of the instances; with --of in a Procfile."""
     from trio_stt.fleet.processes import become_nginx
 
-    settings = _settings()
-    _do(lambda: become_nginx(settings, of or read_goal(Folder.of(settings)).least))
+    _do(become_nginx, _settings(), of=of)
 
 
 @fleet.command(hidden=True)
@@ -181,4 +177,4 @@ def probes(of: int) -> None:
     """Have nginx leave out those of a fixed number of instances that do not answer."""
     from trio_stt.fleet.processes import run_probes
 
-    _do(run_probes, _settings(), of)
+    _do(run_probes, _settings(), of, _log)

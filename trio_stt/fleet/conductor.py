@@ -92,7 +92,7 @@ class Conductor:
             while True:
                 try:
                     await self._look()
-                except FleetError as error:
+                except (FleetError, OSError) as error:  # a full disk, too, is no reason to end
                     self._say(str(error))
                 await trio.sleep(LOOK_EVERY_S)
 

@@ -21,7 +21,7 @@ from trio_stt.fleet.environment import (
     port_of,
     share_of_cores,
 )
-from trio_stt.fleet.folder import Folder, replace_text
+from trio_stt.fleet.folder import FleetError, Folder, replace_text
 from trio_stt.fleet.goal import read_goal, read_progress, write_progress
 from trio_stt.fleet.health import ask_all, use_of
 from trio_stt.fleet.instances import SupervisedInstances
@@ -42,15 +42,23 @@ def become_instance(
     """Becomes the server. Raises OSError and `FleetError`."""
     folder = Folder.of(settings)
     folder.make()
+    if of is not None:
+        _check_alone(folder)
     more = instance_environment(settings, folder, number, of=of, drain_at_most_s=drain_at_most_s)
     end_with_parent()
     os.execve(sys.executable, [sys.executable, "-m", "trio_stt", "serve"], {**os.environ, **more})
 
 
-def become_nginx(settings: Settings, instances: int) -> None:
-    """Becomes nginx, in front of so many instances until somebody knows better. Raises OSError and `FleetError`."""
+def become_nginx(settings: Settings, *, of: int | None = None) -> None:
+    """Becomes nginx, in front of all instances until somebody knows better. Raises OSError and `FleetError`.
+
+    `of`: of a fixed number of instances; None: of so many as scale-deploy asked for.
+    """
     folder = Folder.of(settings)
     folder.make()
+    if of is not None:
+        _check_alone(folder)
+    instances = of or read_goal(folder).least
     ports = [port_of(settings, number) for number in range(1, instances + 1)]
     program = find_nginx()
     end_orphans(folder)
@@ -87,7 +95,7 @@ def run_conductor(settings: Settings, say: Say) -> None:
     folder = Folder.of(settings)
     conductor = Conductor(
         SupervisedInstances(Supervisor(folder), settings.drain_timeout_s),
-        _routing(settings, folder),
+        _routing(settings, folder, say),
         read_goal=partial(read_goal, folder),
         report=partial(write_progress, folder),
         tell_share=partial(_tell_share, settings, folder),
@@ -99,9 +107,14 @@ def run_conductor(settings: Settings, say: Say) -> None:
     trio.run(_until_signal, conductor.run)
 
 
-def run_probes(settings: Settings, instances: int) -> None:
-    """Probes a fixed number of instances and has nginx leave out who does not answer, until SIGTERM or SIGINT."""
-    routing = _routing(settings, Folder.of(settings))
+def run_probes(settings: Settings, instances: int, say: Say) -> None:
+    """Probes a fixed number of instances and has nginx leave out who does not answer, until SIGTERM or SIGINT.
+
+    Raises `FleetError`.
+    """
+    folder = Folder.of(settings)
+    _check_alone(folder)
+    routing = _routing(settings, folder, say)
 
     async def probe() -> None:
         async with trio.open_nursery() as nursery:
@@ -113,12 +126,23 @@ def run_probes(settings: Settings, instances: int) -> None:
     trio.run(_until_signal, probe)
 
 
-def _routing(settings: Settings, folder: Folder) -> Routing:
+def _check_alone(folder: Folder) -> None:
+    """Raises `FleetError` where a fixed number of instances would meet a fleet of another kind."""
+    if Supervisor(folder).runs:
+        raise FleetError(f"scale-deploy.sh runs a fleet in {folder.root}: stop it first, or set FLEET_DIR to another.")
+
+
+def _routing(settings: Settings, folder: Folder, say: Say) -> Routing:
     program = find_nginx()
 
-    async def route_to(numbers: Sequence[int]) -> None:
+    async def route_to(numbers: Sequence[int]) -> bool:
         ports = [port_of(settings, number) for number in numbers]
-        await nginx.route_to(ports, settings.balancing, program, folder)
+        try:
+            await nginx.route_to(ports, settings.balancing, program, folder)
+        except OSError as error:
+            say(f"nginx cannot be told of a change: {error}")
+            return False
+        return True
 
     async def ask(number: int) -> bool:
         return await answers(port_of(settings, number))

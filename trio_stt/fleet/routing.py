@@ -12,8 +12,11 @@ from trio_stt.fleet.probe import PROBE_EVERY_S, Verdict
 Ask = Callable[[int], Awaitable[bool]]
 """Whether the instance of that number answers."""
 
-RouteTo = Callable[[Sequence[int]], Awaitable[None]]
-"""Sends new clients to the instances of these numbers."""
+RouteTo = Callable[[Sequence[int]], Awaitable[bool]]
+"""Sends new clients to the instances of these numbers; false if that failed, and is to be tried again."""
+
+AGAIN_AFTER_S = 1.0
+"""Before it is tried again."""
 
 
 @define
@@ -41,9 +44,11 @@ class Routing:
             while True:
                 wanted = self._wanted()
                 if wanted and wanted != self._routed:
-                    await self._route_to(wanted)
-                    self._routed = wanted
-                    await self._announce()
+                    if await self._route_to(wanted):
+                        self._routed = wanted
+                        await self._announce()
+                    else:
+                        await trio.sleep(AGAIN_AFTER_S)
                 await trio.sleep(PROBE_EVERY_S / 5)
 
     @property

@@ -115,9 +115,10 @@ class Machine:
 
     routed: tuple[int, ...] = ()
 
-    async def _route_to(self, numbers: Sequence[int]) -> None:
+    async def _route_to(self, numbers: Sequence[int]) -> bool:
         await trio.sleep(0.02)
         self.routed = tuple(numbers)
+        return True
 
     def _report(self, progress: Progress) -> None:
         self.progress = progress

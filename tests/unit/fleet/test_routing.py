@@ -36,6 +36,7 @@ class Proxy:
 
     def __init__(self) -> None:
         self.up: set[int] = set()
+        self.failures = 0
         self.told: list[tuple[int, ...]] = []
         self.routing = Routing(self._ask, self._route_to)
 
@@ -47,9 +48,13 @@ class Proxy:
         while number not in self.routing.routed or not self.routing.healthy(number):
             await trio.sleep(0.01)
 
-    async def _route_to(self, numbers: Sequence[int]) -> None:
+    async def _route_to(self, numbers: Sequence[int]) -> bool:
         await trio.sleep(0.02)
+        if self.failures:
+            self.failures -= 1
+            return False
         self.told.append(tuple(numbers))
+        return True
 
 
 @pytest.fixture
@@ -72,6 +77,19 @@ async def test_the_proxy_is_told_only_of_changes(autojump_clock: MockClock, prox
     proxy.up = {1, 2, 3}
     await trio.sleep(10)
     assert proxy.told == [(1, 2, 3), (1, 3), (1, 2, 3)]
+
+
+async def test_what_the_proxy_could_not_be_told_is_told_again(autojump_clock: MockClock, proxy: Proxy) -> None:
+    proxy.up = {1, 2}
+    proxy.failures = 2
+    proxy.routing.add(1)
+    proxy.routing.add(2)
+    await trio.sleep(1)
+    assert proxy.told == []
+    assert proxy.routing.routed == ()
+    await trio.sleep(3)
+    assert proxy.told == [(1, 2)]
+    assert proxy.routing.routed == (1, 2)
 
 
 async def test_one_missed_probe_changes_nothing_and_two_do(autojump_clock: MockClock, proxy: Proxy) -> None:
