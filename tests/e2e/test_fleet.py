@@ -249,6 +249,15 @@ def test_a_procfiles_line_is_refused_where_a_fleet_runs(fleet: LocalFleet, comma
     assert "scale-deploy.sh runs a fleet" in refused.stderr
 
 
+def test_other_commands_than_start_need_no_settings_but_the_folder(fleet: LocalFleet) -> None:
+    """Nor do they mind wrong ones."""
+    others = {"AUTH_MODE": "required", "AUTH_KEYS": "", "FLEET_BASE_PORT": "9001", "SERVER_PORT": "0"}
+    shown = fleet.run("status", **others)
+    assert f"{fleet.base_port + 1}" in shown.stdout
+    assert "no answer" not in shown.stdout
+    assert fleet.run("scale", "2", **others).returncode == 0
+
+
 def test_a_second_start_is_refused_and_changes_nothing(fleet: LocalFleet) -> None:
     again = fleet.run("start", "3")
     assert again.returncode == 1

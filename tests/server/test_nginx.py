@@ -225,7 +225,7 @@ async def test_open_sockets_live_through_reloads_and_new_ones_go_to_the_new_inst
         with nginx_before([old_port], settings, tmp_path) as folder:
             first, _ = await trio.to_thread.run_sync(_open, settings.server_port)
             for port in (new_port, old_port, new_port):
-                await nginx.route_to([port], settings.balancing, find_nginx(), folder)
+                assert await nginx.route_to([port], settings.balancing, find_nginx(), folder)
             with trio.fail_after(10):
                 while not new.got:
                     second, status = await trio.to_thread.run_sync(_open, settings.server_port)
@@ -277,7 +277,7 @@ async def test_when_a_reload_is_said_to_be_done_nobody_is_sent_to_the_old_instan
         with nginx_before([old_port], settings, tmp_path) as folder:
             for _ in range(5):
                 for instance in (new, old):
-                    await nginx.route_to([instance.port], settings.balancing, find_nginx(), folder)
+                    assert await nginx.route_to([instance.port], settings.balancing, find_nginx(), folder)
                     instance.got.clear()
                     for _ in range(5):
                         connection, status = await trio.to_thread.run_sync(_open, settings.server_port)
@@ -286,10 +286,10 @@ async def test_when_a_reload_is_said_to_be_done_nobody_is_sent_to_the_old_instan
                     assert len(instance.got) == 5
 
 
-async def test_a_reload_of_an_nginx_that_does_not_run_is_no_error(tmp_path: Path) -> None:
+async def test_an_nginx_that_does_not_run_is_to_be_told_again(tmp_path: Path) -> None:
     settings = settings_for()
     folder = Folder(tmp_path)
     folder.make()
     nginx.prepare(settings, folder, cores=1, ports=[8001])
-    await nginx.route_to([8002], settings.balancing, find_nginx(), folder)
+    assert not await nginx.route_to([8002], settings.balancing, find_nginx(), folder)
     assert "127.0.0.1:8002" in folder.upstreams.read_text()

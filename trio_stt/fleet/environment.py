@@ -37,10 +37,14 @@ def port_of(settings: Settings, number: int) -> int:
     return settings.fleet_base_port + number - 1
 
 
+def check_size(least: int, most: int) -> None:
+    """Raises `FleetError` for what is no size of a fleet."""
+    if not 1 <= least <= most <= MOST_INSTANCES:
+        raise FleetError(f"A fleet has 1 to {MOST_INSTANCES} instances, and no fewer at most than at least.")
+
+
 def check(settings: Settings, instances: int) -> None:
-    """Raises `FleetError` where these settings make no fleet."""
-    if not 1 <= instances <= MOST_INSTANCES:
-        raise FleetError(f"A fleet has 1 to {MOST_INSTANCES} instances, not {instances}.")
+    """Raises `FleetError` where these settings make no fleet of that size."""
     if settings.server_port == 0:
         raise FleetError("SERVER_PORT is nginx's port in a fleet, and cannot be 0.")
     ours = range(settings.fleet_base_port, port_of(settings, instances) + 1)

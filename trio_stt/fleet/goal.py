@@ -15,13 +15,15 @@ from trio_stt.fleet.folder import FleetError, Folder, replace_text
 class Goal:
     """What the fleet shall be. `serial` grows with each command, `restarts` with each that asks for a restart.
 
-    `least` instances; up to `most`, as many as are needed: the same number for a fixed fleet.
+    `least` instances; up to `most`, as many as are needed: the same number for a fixed fleet. The first listens on
+    `base_port`.
     """
 
     serial: int
     least: int
     most: int
     restarts: int
+    base_port: int
 
 
 @frozen

@@ -14,7 +14,7 @@ import attrs
 import trio
 
 from trio_stt.fleet import nginx
-from trio_stt.fleet.environment import check, cores_of_this_machine, port_of
+from trio_stt.fleet.environment import check, check_size, cores_of_this_machine, port_of
 from trio_stt.fleet.folder import FleetError, Folder
 from trio_stt.fleet.goal import Goal, read_goal, read_progress, write_goal
 from trio_stt.fleet.health import ask_all
@@ -34,7 +34,7 @@ Say = Callable[[str], None]
 
 
 class LocalFleet:
-    """The fleet in FLEET_DIR, whether it runs or not."""
+    """The fleet in FLEET_DIR, whether it runs or not. Of the settings only that one counts after `start`."""
 
     def __init__(self, settings: Settings, say: Say) -> None:
         """`say` is told what happens, a line at a time."""
@@ -45,8 +45,9 @@ class LocalFleet:
 
     def start(self, least: int, most: int | None) -> None:
         """Returns when all instances are ready. Raises `FleetError`, with nothing left behind."""
-        goal = Goal(serial=1, least=least, most=most or least, restarts=0)
-        self._check(goal)
+        goal = Goal(1, least, most or least, restarts=0, base_port=self._settings.fleet_base_port)
+        check_size(goal.least, goal.most)
+        check(self._settings, goal.most)
         program = find_nginx()
         if find_redis() is None and not self._settings.redis_url:
             self._say(NO_REDIS)
@@ -78,7 +79,7 @@ class LocalFleet:
         with self._alone():
             goal = self._goal()
             goal = attrs.evolve(goal, serial=goal.serial + 1, least=least, most=most or least)
-            self._check(goal)
+            check_size(goal.least, goal.most)
             write_goal(self._folder, goal)
         self._wait_for(goal)
 
@@ -123,9 +124,7 @@ class LocalFleet:
         goal = self._goal()
         processes = self._supervisor.processes()
         ports = {
-            each.name: port_of(self._settings, number)
-            for each in processes
-            if (number := number_of(each.name)) is not None
+            each.name: goal.base_port + number - 1 for each in processes if (number := number_of(each.name)) is not None
         }
         answers = trio.run(ask_all, list(ports.values()))
         health = {name: answers[port] for name, port in ports.items() if port in answers}
@@ -160,11 +159,6 @@ class LocalFleet:
         if not self._supervisor.runs:
             raise FleetError("The fleet does not run: 'start N' starts it.")
         return read_goal(self._folder)
-
-    def _check(self, goal: Goal) -> None:
-        check(self._settings, goal.most)
-        if goal.least < 1 or goal.most < goal.least:
-            raise FleetError(f"A fleet has at least 1 instance, and no fewer at most than at least: not {goal.least}.")
 
     def _check_ports(self, instances: int) -> None:
         """Raises `FleetError` for a port that somebody else listens on."""

@@ -81,19 +81,22 @@ def check(program: Path, folder: Folder) -> None:
         raise FleetError(f"nginx does not take its configuration: {found.stderr.strip()}")
 
 
-async def route_to(ports: Sequence[int], balancing: str, program: Path, folder: Folder) -> None:
+async def route_to(ports: Sequence[int], balancing: str, program: Path, folder: Folder) -> bool:
     """Has nginx send new connections to these ports; those that exist stay where they are. Returns when it does.
 
-    May be cancelled; then nginx may or may not know yet. An nginx that does not run reads the file when it starts, and
-    one that does not follow is waited for no longer than `RELOAD_WITHIN_S`.
+    False if nginx does not run: one that is about to start may have read what stood there before. May be cancelled;
+    then nginx may or may not know yet. Old workers are waited for no longer than `RELOAD_WITHIN_S`. Raises OSError.
     """
     before = await trio.to_thread.run_sync(nginx_workers.accepting, folder)
     replace_text(folder.upstreams, upstreams(ports, balancing))
     reload = [*command(program, folder), "-s", "reload"]
-    await trio.run_process(reload, check=False, capture_stdout=True, capture_stderr=True)
+    done = await trio.run_process(reload, check=False, capture_stdout=True, capture_stderr=True)
+    if done.returncode != 0:
+        return False
     with trio.move_on_after(RELOAD_WITHIN_S):
         while before & await trio.to_thread.run_sync(nginx_workers.accepting, folder):  # noqa: ASYNC110
             await trio.sleep(RELOAD_LOOK_EVERY_S)
+    return True
 
 
 def _address(host: str, port: int) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import sys
@@ -77,9 +76,9 @@ def become_redis(settings: Settings, say: Say) -> None:
     program = find_redis()
     end_with_parent()
     if settings.redis_url or program is None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
         say("REDIS_URL is set: that Redis is used" if settings.redis_url else NO_REDIS)
-        with contextlib.suppress(KeyboardInterrupt):
-            signal.sigwait({signal.SIGTERM, signal.SIGINT})
+        signal.sigwait({signal.SIGTERM, signal.SIGINT})
         return
     os.execv(program, redis_command(program, folder))
 
@@ -138,11 +137,10 @@ def _routing(settings: Settings, folder: Folder, say: Say) -> Routing:
     async def route_to(numbers: Sequence[int]) -> bool:
         ports = [port_of(settings, number) for number in numbers]
         try:
-            await nginx.route_to(ports, settings.balancing, program, folder)
+            return await nginx.route_to(ports, settings.balancing, program, folder)
         except OSError as error:
             say(f"nginx cannot be told of a change: {error}")
             return False
-        return True
 
     async def ask(number: int) -> bool:
         return await answers(port_of(settings, number))

@@ -179,8 +179,8 @@ class Supervisor:
         self._call("startProcess", name, False, but=_ALREADY)
 
     def stop(self, name: str) -> None:
-        """Sends it SIGTERM; does not wait."""
-        self._call("stopProcess", name, False, but=_ALREADY)
+        """Sends it SIGTERM, if it is there; does not wait."""
+        self._call("stopProcess", name, False, but=_ALREADY | {_UNKNOWN})
 
     def remove(self, name: str) -> None:
         """Forgets a process that has stopped."""

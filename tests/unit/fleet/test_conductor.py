@@ -23,7 +23,7 @@ class Machine:
     """Instances that answer `LOAD_S` after their start and end `DRAIN_S` after they were told to."""
 
     def __init__(self) -> None:
-        self.goal = Goal(serial=1, least=2, most=2, restarts=0)
+        self.goal = Goal(serial=1, least=2, most=2, restarts=0, base_port=8001)
         self.progress = Progress()
         self.events: list[str] = []
         self.shares: list[int] = []

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from trio_stt.fleet import environment, programs
-from trio_stt.fleet.environment import check, instance_environment, share_of_cores
+from trio_stt.fleet.environment import check, check_size, instance_environment, share_of_cores
 from trio_stt.fleet.folder import FleetError, Folder
 from trio_stt.settings import Settings, load
 
@@ -131,8 +131,13 @@ def test_settings_that_make_no_fleet_are_named(values: dict[str, str], says: str
 def test_settings_that_make_one_are_taken() -> None:
     check(settings(), 3)
     check(settings(AUTH_MODE="off"), 3)
+
+
+@pytest.mark.parametrize(("least", "most"), [(0, 1), (3, 2), (1, 65)])
+def test_a_fleet_has_a_size(least: int, most: int) -> None:
     with pytest.raises(FleetError, match="1 to 64"):
-        check(settings(), 65)
+        check_size(least, most)
+    check_size(1, 64)
 
 
 def test_a_folder_that_cannot_hold_sockets_is_refused(tmp_path: Path) -> None:

@@ -51,11 +51,11 @@ def test_who_runs_and_does_not_answer_is_said_so() -> None:
 @pytest.mark.parametrize(
     ("goal", "progress", "line"),
     [
-        (Goal(3, 2, 2, 0), Progress(reached=3, instances=2), "instances: 2; as asked for"),
-        (Goal(3, 2, 2, 0), Progress(reached=2), "instances: 2; on the way"),
-        (Goal(3, 2, 5, 0), Progress(reached=3, instances=4), "instances: 2 to 5, now 4; as asked for"),
-        (Goal(3, 2, 2, 1), Progress(doing="restarting instance-1"), "instances: 2; restarting instance-1"),
-        (Goal(3, 2, 2, 1), Progress(problem="it broke", doing="x"), "instances: 2; it broke"),
+        (Goal(3, 2, 2, 0, 8001), Progress(reached=3, instances=2), "instances: 2; as asked for"),
+        (Goal(3, 2, 2, 0, 8001), Progress(reached=2), "instances: 2; on the way"),
+        (Goal(3, 2, 5, 0, 8001), Progress(reached=3, instances=4), "instances: 2 to 5, now 4; as asked for"),
+        (Goal(3, 2, 2, 1, 8001), Progress(doing="restarting instance-1"), "instances: 2; restarting instance-1"),
+        (Goal(3, 2, 2, 1, 8001), Progress(problem="it broke", doing="x"), "instances: 2; it broke"),
     ],
 )
 def test_a_line_says_how_it_stands(goal: Goal, progress: Progress, line: str) -> None:
