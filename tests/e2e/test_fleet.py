@@ -391,9 +391,8 @@ def test_honcho_serves_restarts_what_dies_and_ends_with_last_words(model: Path, 
         trio.run(_use_and_end, fleet, honcho)
         honcho.wait(10)
     finally:
-        if honcho.poll() is None:
-            honcho.kill()
-            honcho.wait()
+        honcho.terminate()
+        honcho.wait(20)
         fleet.wait_until_gone()
 
 
