@@ -53,6 +53,9 @@ CURL = (
 )
 """The same for curl."""
 
+NGINX = ROOT / ".tools/usr/sbin/nginx"
+"""Where nginx is put for who has not installed it."""
+
 
 def main() -> int:
     """Does what the command line asks for; returns the exit code."""
@@ -64,7 +67,7 @@ def main() -> int:
             check()
             return 0
         with _one_at_a_time():
-            set_up(for_tests=arguments.test, with_model=not arguments.skip_models)
+            set_up(for_tests=arguments.test, with_model=not arguments.skip_models, with_nginx=arguments.fleet)
     except SetupError as error:
         say(f"\nSet-up stopped. {error}")
         return 1
@@ -79,8 +82,9 @@ def main() -> int:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="scripts/setup.sh", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument(
-        "--test", action="store_true", help="also what the tests need: packages, recorded speech, Redis, curl"
+        "--test", action="store_true", help="also what the tests need: packages, recorded speech, Redis, curl, nginx"
     )
+    parser.add_argument("--fleet", action="store_true", help="also nginx, for scripts/scale-deploy.sh")
     parser.add_argument("--skip-models", action="store_true", help="no OpenFst tools and no speech model")
     parser.add_argument("--quiet", action="store_true", help="say nothing if nothing is to be done")
     parser.add_argument("--check", action="store_true", help="change nothing; fail if something is missing")
@@ -108,7 +112,7 @@ def _one_at_a_time() -> Iterator[None]:
 # ── what is done, in this order ──────────────────────────────────────────────────────────────────────────────────
 
 
-def set_up(*, for_tests: bool, with_model: bool) -> None:
+def set_up(*, for_tests: bool, with_model: bool, with_nginx: bool = False) -> None:
     """Takes every step that is not done yet. Raises `SetupError`."""
     profile = "test" if for_tests else "runtime"
     if not venv_works():
@@ -124,6 +128,8 @@ def set_up(*, for_tests: bool, with_model: bool) -> None:
         install_redis()
     if for_tests and not curl_is_there():
         install_curl()
+    if (for_tests or with_nginx) and not nginx_is_there():
+        install_nginx()
 
 
 def check() -> None:
@@ -334,6 +340,25 @@ def install_curl() -> None:
     else:
         for name in reversed(CURL):
             debian_packages.unpack(name, CACHE / "curl")
+
+
+# ── nginx, for the fleet and its tests ───────────────────────────────────────────────────────────────────────────
+
+
+def nginx_is_there() -> bool:
+    """True if nginx is installed, or unpacked in `.tools/`; a user's PATH may lack the folder where it lies."""
+    folders = os.pathsep.join([os.environ.get("PATH", ""), "/usr/local/sbin", "/usr/sbin"])
+    return shutil.which("nginx", path=folders) is not None or NGINX.exists()
+
+
+def install_nginx() -> None:
+    """Unpacks nginx in `.tools/`, also for root: installed, it would serve port 80. Raises `SetupError`."""
+    for package in ("nginx", "nginx-light"):  # up to Debian 11, the first holds no program
+        debian_packages.unpack(package, ROOT / ".tools")
+        if NGINX.exists():
+            break
+    if ask([NGINX, "-v"]).returncode != 0:
+        raise SetupError("nginx was unpacked, but does not run here: install it, e.g. apt install nginx")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The command line: serve, transcribe, models, token, admin, bench, settings."""
+"""The command line: serve, transcribe, models, token, admin, fleet, cert, bench, settings."""
 
 from __future__ import annotations
 
@@ -34,6 +34,8 @@ _MODULES = {
     "models": "trio_stt.models.commands:commands",
     "token": "trio_stt.token_command:token_command",
     "admin": "trio_stt.admin_command:admin",
+    "fleet": "trio_stt.fleet.commands:fleet",
+    "cert": "trio_stt.fleet.certificate:cert",
     "bench": "trio_stt.bench.commands:bench",
     "settings": "trio_stt.settings_reference:settings_command",
 }

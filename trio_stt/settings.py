@@ -332,6 +332,12 @@ class Settings:
     decode_cores: int = _setting(
         _cores(), _integer(1, 1024), "Threads that decode; default: the cores this process may use."
     )
+    decode_cores_file: Path | None = _setting(
+        "",
+        _path,
+        "File whose number, which may be a fraction, is used in place of DECODE_CORES and followed when it changes: "
+        "how the fleet tells its instances their shares.",
+    )
     decode_chunk_ms: int = _setting(
         100,
         _integer(20, 1000),
@@ -494,6 +500,28 @@ class Settings:
         600,
         _number(30, 604_800),
         "Seconds that a call's finals and translations are kept after its last client was heard of.",
+    )
+
+    # The fleet
+    fleet_dir: Path = _setting(
+        ".fleet", _path, "Folder of the local fleet: its logs, sockets and what it generates; of its user alone."
+    )
+    fleet_base_port: int = _setting(
+        8001,
+        _integer(1, 65_000),
+        "Port of the fleet's first instance, on 127.0.0.1; the others follow. SERVER_HOST and SERVER_PORT are nginx's.",
+    )
+    balancing: str = _setting(
+        "least-conn",
+        _one_of("least-conn", "round-robin"),
+        "How nginx chooses an instance: the one with the fewest connections, or each in turn.",
+    )
+    tls_cert: Path | None = _setting(
+        "", _path, "Certificate chain (PEM) with which nginx serves TLS; empty: none. For trials: `trio-stt cert`."
+    )
+    tls_key: Path | None = _setting("", _path, "Its private key (PEM).")
+    agent_port: int = _setting(
+        8080, _integer(1, 65535), "Port on 127.0.0.1 to which nginx passes /agent/ and /api/tts/."
     )
 
     # The vosk-server dialect

@@ -21,6 +21,7 @@ _SECTIONS = {
     "MAX_CONCURRENT_CLIENTS": "Streams and sessions",
     "RESUME_WINDOW_S": "Resume",
     "REDIS_URL": "Result bus",
+    "FLEET_DIR": "The fleet",
     "VOSK_SAMPLE_RATE": "The vosk-server dialect",
     "STT_CIRCUIT_BREAKER_TIMEOUT": "Health and breaker",
 }

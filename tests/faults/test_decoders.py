@@ -47,6 +47,42 @@ async def test_no_more_calls_run_at_once_than_there_are_threads_and_all_are_made
     assert seen.cpu_s > 0
 
 
+async def test_threads_may_become_fewer_and_more_while_calls_are_made_and_none_is_lost():
+    decoders = Decoders(4)
+    lock, running, most, done = threading.Lock(), 0, 0, []
+
+    def call():
+        nonlocal running, most
+        with lock:
+            running += 1
+            most = max(most, running)
+        threading.Event().wait(0.001)
+        with lock:
+            running -= 1
+
+    async def ask(number):
+        await decoders.run(call)
+        done.append(number)
+
+    for threads in (1, 3, 1, 4):
+        while decoders.statistics().busy:
+            await trio.sleep(0.001)
+        done.clear()
+        most = 0
+        async with trio.open_nursery() as nursery:
+            for number in range(100):
+                nursery.start_soon(ask, number)
+            await trio.testing.wait_all_tasks_blocked()
+            decoders.set_threads(threads)
+            while len(done) < 10:  # those that were at work have made their last call
+                await trio.sleep(0.001)
+            with lock:
+                most = running
+        assert sorted(done) == list(range(100))
+        assert most <= threads
+        assert decoders.statistics().threads == threads
+
+
 async def test_a_waiting_call_can_be_cancelled_and_is_not_made():
     decoders, release, made = Decoders(1), threading.Event(), []
     async with trio.open_nursery() as nursery:

@@ -137,8 +137,9 @@ class Speaker:
     @property
     def instance(self) -> str:
         """The process that it speaks to."""
-        ready = [event if isinstance(event, Ready) else event.ready for event in self.events if isinstance(event, READY)]
-        return ready[-1].instance.rpartition("-")[2] if ready else ""
+        told = [event for event in self.events if isinstance(event, READY)]
+        ready = [event if isinstance(event, Ready) else event.ready for event in told[-1:]]
+        return ready[0].instance.rpartition("-")[2] if ready else ""
 
     @property
     def finals(self) -> list[Transcript]:

@@ -53,6 +53,8 @@ class Machine:
             "install_redis": lambda: self.taken.append("redis"),
             "curl_is_there": lambda: "curl" in self.taken,
             "install_curl": lambda: self.taken.append("curl"),
+            "nginx_is_there": lambda: "nginx" in self.taken,
+            "install_nginx": lambda: self.taken.append("nginx"),
         }
         for name, replacement in replacements.items():
             monkeypatch.setattr(setup, name, replacement)
@@ -71,10 +73,10 @@ class Machine:
         self.graph = "compiled"
         return True
 
-    def set_up(self, *, for_tests: bool = False, with_model: bool = True) -> list[str]:
+    def set_up(self, *, for_tests: bool = False, with_model: bool = True, with_nginx: bool = False) -> list[str]:
         """The steps that were taken."""
         self.taken.clear()
-        self.setup.set_up(for_tests=for_tests, with_model=with_model)
+        self.setup.set_up(for_tests=for_tests, with_model=with_model, with_nginx=with_nginx)
         return self.taken
 
 
@@ -97,8 +99,13 @@ def test_set_up_takes_every_step_once(machine: Machine) -> None:
 
 def test_set_up_for_tests_adds_to_one_for_use_and_includes_it(machine: Machine) -> None:
     machine.set_up()
-    assert machine.set_up(for_tests=True) == [*TEST, "recordings", "redis", "curl"]
+    assert machine.set_up(for_tests=True) == [*TEST, "recordings", "redis", "curl", "nginx"]
     assert machine.set_up() == []
+
+
+def test_a_fleet_needs_nginx_besides(machine: Machine) -> None:
+    machine.set_up()
+    assert machine.set_up(with_nginx=True) == ["nginx"]
 
 
 def test_without_models_no_model_is_looked_for(machine: Machine) -> None:

@@ -102,12 +102,13 @@ class _Stream:
 class Capacity:
     """The streams that are in, what they cost, and whether one more fits. Used on the event loop only."""
 
-    def __init__(self, cores: int, decode_cost: float, *, max_load: float) -> None:
+    def __init__(self, cores: float, decode_cost: float, *, max_load: float) -> None:
         """`decode_cost`: core-seconds of decoding for a second of unbroken speech, as far as known yet.
 
         `max_load`: share of the cores that the whole process may use, and of one core that the event loop's thread may,
         by what is measured under load.
         """
+        self._max_load = max_load
         self._budget = cores * max_load
         self._loop_budget = max_load  # the event loop has one core: where there are many, it is the first to be busy
         self._streams: dict[str, _Stream] = {}
@@ -120,6 +121,10 @@ class Capacity:
         self._cpu = CpuTimes(0.0, 0.0)
         self._fresh_cpu_s = 0.0  # since the last look; of streams that are over too
         self.calibrate(decode_cost)
+
+    def set_cores(self, cores: float) -> None:
+        """The instance has more or fewer cores from now on."""
+        self._budget = cores * self._max_load
 
     def calibrate(self, decode_cost: float) -> None:
         """The cost of decoding was measured: what was expected of newcomers before is forgotten."""

@@ -98,6 +98,11 @@ class Decoders:
         self._delay_s = 0.0
         self._delay_at = time.monotonic()
 
+    def set_threads(self, threads: int) -> None:
+        """So many from now on; calls that more threads make by now are made to their end."""
+        with self._lock:
+            self._threads = threads
+
     async def run(self, call: Callable[[], T], turn: Turn = Turn(), *, owner: str = "") -> T:  # noqa: B008  (frozen)
         """Runs `call` in a thread when its turn (`due` on Trio's clock) has come; returns or raises what it did.
 
@@ -156,7 +161,7 @@ class Decoders:
                     self._under_way.remove(job)
                     self._call_s += (now - job.began - self._call_s) / 20
                     self._cpu_ns += job.cpu_ns
-                job = self._schedule.take(now)
+                job = self._schedule.take(now) if self._busy <= self._threads else None
                 if job is None:
                     # Under the lock: whoever puts the next job sees it and starts a thread.
                     self._busy -= 1

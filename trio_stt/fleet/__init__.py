@@ -1,0 +1,1 @@
+"""The local fleet: several instances on one machine behind nginx, as one service."""
