@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,10 @@ from websockets.sync.client import connect
 
 from tests.e2e.local_fleet import ROOT, LocalFleet, free_ports, visitors
 from trio_stt.bench.speech import load_speech
+from trio_stt.bench.word_errors import total, word_errors
 from trio_stt.client.connection import CaptionStream, StreamClosedError, StreamRefusedError, open_stream
+from trio_stt.client.resume_events import Ended, EndReason, Lost, Restarted, Resumed
+from trio_stt.client.resuming_connection import open_resuming_stream
 from trio_stt.dialects.events import Ready, StreamRequest, Transcript
 from trio_stt.fleet.certificate import cert
 from trio_stt.token_command import token_command
@@ -166,6 +170,48 @@ async def test_a_rolling_restart_ends_streams_with_their_last_words_and_turns_no
     assert [code for _, code in ended] == [1012, 1012]
     assert all("young man" in heard for heard, _ in ended)
     assert seen.refused == []
+
+
+@pytest.mark.parametrize("trouble", ["restart", "kill"])
+async def test_a_client_that_resumes_loses_no_word_while_the_instances_are_replaced(
+    fleet: LocalFleet, trouble: str
+) -> None:
+    await fleet.until_steady()
+    clips = [clip for clip in load_speech()[:6] for _ in range(2)]
+    events: list[object] = []
+    request = StreamRequest("ann", f"resume-{trouble}", partials=False)
+    with trio.fail_after(120):
+        async with open_resuming_stream(fleet.url, request) as stream, trio.open_nursery() as nursery:
+
+            async def speak() -> None:
+                for clip in clips:
+                    for begin in range(0, len(clip.samples), 1600):
+                        await stream.send_audio(clip.samples[begin : begin + 1600].tobytes())
+                        await trio.sleep(0.1)
+                await stream.end()
+
+            async def make_trouble() -> None:
+                await trio.sleep(3)
+                if trouble == "restart":
+                    await run(fleet, "restart")
+                else:
+                    for number in (1, 2):
+                        os.kill(fleet.process(f"instance-{number}").pid, signal.SIGKILL)
+                        await trio.sleep(1)
+                        await fleet.until_steady()
+
+            nursery.start_soon(speak)
+            nursery.start_soon(make_trouble)
+            events = [event async for event in stream]
+    assert isinstance(events[-1], Ended)
+    assert events[-1].reason is EndReason.FINISHED
+    assert not [event for event in events if isinstance(event, Lost | Restarted)]
+    assert [event for event in events if isinstance(event, Resumed)]
+    finals = [event for event in events if isinstance(event, Transcript)]
+    assert all(one.end_sample <= other.start_sample for one, other in pairwise(finals))
+    heard = " ".join(final.text for final in finals).split()
+    said = [word for clip in clips for word in clip.words]
+    assert total([word_errors(said, heard)]).rate < 0.2
 
 
 async def test_when_an_instance_is_killed_others_take_its_clients_and_it_comes_back(fleet: LocalFleet) -> None:

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import os
 import socket
-from pathlib import Path
-
-from dotenv import dotenv_values
 
 from trio_stt.fleet.folder import MOST_INSTANCES, FleetError, Folder
 from trio_stt.fleet.programs import find_redis
 from trio_stt.gateway.keys import AccessError, check_access, keys_of
-from trio_stt.settings import ENV_FILE, Settings
+from trio_stt.settings import Settings
 
 
 def cores_of_this_machine() -> int:
@@ -76,7 +73,7 @@ def instance_environment(
         "VOSK_SERVER_PORT": "0",  # nginx listens there
         "DECODE_CORES": str(max(1, int(share))),
         "REDIS_URL": redis_url(settings, folder),
-        "RESUME_SECRET": _given("RESUME_SECRET") or folder.secret(),
+        "RESUME_SECRET": settings.resume_secret or folder.secret(),
     }
     if of is None:
         variables["DECODE_CORES_FILE"] = str(folder.cores)
@@ -95,7 +92,3 @@ def redis_url(settings: Settings, folder: Folder) -> str:
     if settings.redis_url or find_redis() is None:
         return settings.redis_url
     return f"unix://{folder.redis_socket}"
-
-
-def _given(name: str) -> str | None:
-    return os.environ.get(name) or dotenv_values(Path(ENV_FILE)).get(name)
