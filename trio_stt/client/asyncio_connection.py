@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Coroutine, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from random import Random
 from typing import Any, NoReturn
 
@@ -198,7 +198,7 @@ class ResumingStream:
             await asyncio.gather(writer, return_exceptions=True)
 
     async def _write(self, number: int, websocket: ClientConnection) -> None:
-        try:
+        with suppress(ConnectionClosed):  # who reads learns how it was closed
             while True:
                 message = self._client.next_message(number)
                 if message is None:
@@ -206,8 +206,6 @@ class ResumingStream:
                 else:
                     await websocket.send(message)
                     self._notify()  # there may be room now
-        except ConnectionClosed:
-            pass  # who reads learns how it was closed
 
 
 def _now() -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from math import inf
 from random import Random
 
@@ -169,7 +169,7 @@ class ResumingStream:
             nursery.cancel_scope.cancel()
 
     async def _write(self, number: int, websocket: WebSocket) -> None:
-        try:
+        with suppress(StreamClosedError):  # who reads learns how it was closed
             while True:
                 message = self._client.next_message(number)
                 if message is None:
@@ -177,8 +177,6 @@ class ResumingStream:
                 else:
                     await websocket.send(message)
                     self._notify()  # there may be room now
-        except StreamClosedError:
-            pass  # who reads learns how it was closed
 
 
 @asynccontextmanager

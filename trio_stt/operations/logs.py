@@ -17,6 +17,9 @@ import structlog
 LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR")
 """From the least to the most severe."""
 
+SHOWN_FRAMES: Final = 8
+"""Of the way to a fault whose message is not shown."""
+
 LOGS_S: Final = 1.0
 """How long a process that must end waits for its last log lines to be taken."""
 
@@ -123,6 +126,6 @@ def _exceptions(format: str) -> list[structlog.typing.Processor]:
 
 
 def without_message(error: BaseException) -> str:
-    """An exception for the log where its message may hold what was said: its type, and where it arose."""
-    where = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{type(error).__name__} at {Path(where.filename).name}:{where.lineno}"
+    """An exception for the log where its message may hold what was said: its type, and the way to it."""
+    frames = reversed(traceback.extract_tb(error.__traceback__)[-SHOWN_FRAMES:])
+    return f"{type(error).__name__} at {', '.join(f'{Path(each.filename).name}:{each.lineno}' for each in frames)}"

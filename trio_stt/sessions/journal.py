@@ -118,10 +118,6 @@ class StreamJournal:
                     self._drop(first)
                     if not self._waiting:
                         self._confirmed.set()
-        except Exception as error:  # noqa: BLE001  (a boundary: what one caption provokes must not end everybody's journal)
-            published = Published(Outcome.DOWN)
-            self._journal.log_fault(error)
-            self.give_up(first)
         finally:
             self._writing = False
             self._written.set()
@@ -189,6 +185,13 @@ class StreamJournal:
         self._journal.added(self)
 
     async def _write(self, item: _Item) -> Published:
+        try:
+            return await self._publish(item)
+        except Exception as error:  # noqa: BLE001  (a boundary: one caption must not end everybody's journal)
+            self._journal.log_fault(error)
+            return Published(Outcome.REFUSED)
+
+    async def _publish(self, item: _Item) -> Published:
         bus = self._journal.bus
         if isinstance(item.kept, Translation):
             return Published(await bus.publish_translation(self.call, item.kept))
