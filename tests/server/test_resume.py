@@ -16,6 +16,7 @@ from trio_stt.client.websocket import StreamClosedError
 from trio_stt.dialects.events import StreamRequest
 from trio_stt.gateway.resume_tokens import ResumableStream, ResumeTokens, secret_of
 from trio_stt.sessions.bus import Call
+from trio_stt.sessions.session import READS_TOO_SLOWLY
 from trio_stt.settings import Settings
 
 SECRET = "a secret of the fleet, of 32 bytes at least"
@@ -215,6 +216,24 @@ async def test_an_utterance_of_a_client_that_never_comes_back_is_captioned_when_
         await wait_for(lambda: finals(heard))
         await wait_for(lambda: [one["event"] for one in heard if one["type"] == "presence"] == ["joined", "left"])
     assert [text for _, _, text in finals(heard)] == ["w1"]
+
+
+async def test_who_was_closed_for_reading_too_slowly_goes_on_in_the_same_utterance(server, nursery):
+    async with listening(server, nursery) as heard:
+        async with speaker(server) as slow:
+            token = (await slow.until("ready"))["resume_token"]
+            await slow.say(0, sound(0.5))
+            await trio.sleep(0.2)
+            (connection,) = [one for one in server.instance.connections if one.request.client_id == "ann"]
+            connection.stop(READS_TOO_SLOWLY)
+            assert await slow.close_code() == 4008
+        async with resuming(server) as ann:
+            await ann.resume(token, 0)
+            at = await ann.say(0, sound(1.0))
+            await ann.say(at, silence(1.0))
+            await ann.until("transcripts", is_final=True)
+            await wait_for(lambda: finals(heard))
+        assert [text for _, _, text in finals(heard)] == ["w1 w2"]
 
 
 async def test_a_client_that_says_goodbye_is_not_waited_for(server, nursery):

@@ -105,7 +105,7 @@ class NativeConnection(Connection[ServerEvent]):
     def stop(self, close: Close) -> None:
         """Ends the connection. Returns at once."""
         super().stop(close)
-        if self._stream is not None and not (self._is_lost and close is self._backlog.close):
+        if self._stream is not None and close is not self._backlog.close:  # it was ending already
             self._stream.decide(close)
 
     def send_away(self, deadline_ms: int, reason: str) -> None:
