@@ -28,6 +28,9 @@ VANISHING_SHARE = 0.2
 PART_S = 60.0
 """The load is put on in parts of this length, so that the generator's own memory stays small."""
 
+COME_WITHIN_S = 8.0
+"""At a part's begin the speakers come within so many seconds: a server that all call at once refuses some."""
+
 LEAST_PARTS = 4
 
 REST_S = 3.0
@@ -58,7 +61,8 @@ class ChurnBench:
         began_at = time.monotonic()
         sessions = failed = part = 0
         while part < LEAST_PARTS or time.monotonic() - began_at < self._seconds:
-            plan = [_vanishing(talker, part) for talker in talkers(self._speakers, self._bench.library, seed=part)]
+            coming = talkers(self._speakers, self._bench.library, seed=part, within_s=COME_WITHIN_S)
+            plan = [_vanishing(talker, part) for talker in coming]
             measured = await self._bench.put(self._server, plan)
             await trio.sleep(REST_S)
             now_s, at_rest_mb = time.monotonic() - began_at, self._server.resident_mb()

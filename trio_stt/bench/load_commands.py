@@ -214,7 +214,11 @@ def call(speakers: int, listeners: int, talking: int, language: str, rounds: int
     """Measure what a call of many listeners, and a translated one, do to the others, and how soon translations come."""
     common = read(options)
     made: list[LargeCallBench] = []
-    room = {"SESSION_MAX_CLIENTS": str(listeners + talking + 1), "MAX_LISTENERS": str(listeners + talking + 1)}
+    room = {
+        "SESSION_MAX_CLIENTS": str(listeners + talking + 1),
+        "MAX_LISTENERS": str(listeners + talking + 1),
+        "TRANSLATION_CACHE": "0",  # the same few sentences are said again and again
+    }
     speech = None if options["folder"] is None else str(options["folder"])
 
     async def run() -> None:

@@ -71,13 +71,15 @@ def framed(session: Clip, frame_ms: int, dialect: Dialect) -> FramedSession:
     )
 
 
-def talkers(count: int, library: Sequence[FramedSession], seed: int) -> tuple[Talker, ...]:
-    """`count` talkers, each with an order of its own, who begin at different times and places of their sessions."""
+def talkers(
+    count: int, library: Sequence[FramedSession], seed: int, within_s: float = START_SPREAD_S
+) -> tuple[Talker, ...]:
+    """`count` talkers, each with an order of its own, who begin at different places of their sessions, `within_s`."""
     dice = random.Random(seed)
     found = []
     for number in range(count):
         order = dice.sample(range(len(library)), len(library))
-        starts_s = (number + dice.random()) / count * START_SPREAD_S
+        starts_s = (number + dice.random()) / count * within_s
         found.append(Talker(tuple(order), starts_s, dice.randrange(len(library[order[0]].frames))))
     return tuple(found)
 
