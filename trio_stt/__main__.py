@@ -1,4 +1,4 @@
-"""The command line: serve, transcribe, models, token, admin, fleet, cert, bench, settings."""
+"""The command line: serve, transcribe, models, token, admin, fleet, cert, bench, drill, settings."""
 
 from __future__ import annotations
 
@@ -37,6 +37,7 @@ _MODULES = {
     "fleet": "trio_stt.fleet.commands:fleet",
     "cert": "trio_stt.fleet.certificate:cert",
     "bench": "trio_stt.bench.commands:bench",
+    "drill": "trio_stt.drill.commands:drill",
     "settings": "trio_stt.settings_reference:settings_command",
 }
 

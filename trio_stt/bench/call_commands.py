@@ -57,13 +57,16 @@ def _measured(measure: Callable[[], Awaitable[list[Figure]]]) -> list[Figure]:
         return await measure()
 
     reasons: list[str] = []
+    interrupted = False
     figures: list[Figure] = []
     try:
         figures = trio.run(run)
     except* (BusUnreachableError, FanoutError) as errors:
         reasons = [str(error) for error in errors.exceptions]
     except* KeyboardInterrupt:
-        raise click.Abort from None
+        interrupted = True
+    if interrupted:
+        raise click.Abort
     if reasons:
         raise click.ClickException(reasons[0])
     return figures

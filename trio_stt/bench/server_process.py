@@ -21,7 +21,7 @@ STOP_TIMEOUT_S = 20.0
 
 _LAST_LINES = 5
 
-_OPEN_TO_THE_BENCH = {
+OPEN_TO_THE_BENCH = {
     "AUTH_MODE": "off",
     "TRUSTED_PROXIES": "none",
     "MAX_CONNECTIONS_PER_ADDRESS": "0",
@@ -61,7 +61,7 @@ async def start_server(environment: Mapping[str, str] | None = None) -> AsyncIte
         # What is measured goes beyond what the server would let in, and calibration is no part of it.
         "MAX_LOAD": "100",
         "DECODE_COST": "0.001",
-        **_OPEN_TO_THE_BENCH,
+        **OPEN_TO_THE_BENCH,
         **(environment or {}),
     }
     with tempfile.TemporaryFile() as log:

@@ -1,0 +1,1 @@
+"""Drills: a fleet with its people talking, hurt on purpose, and what they saw of it."""
