@@ -64,10 +64,11 @@ from trio_stt.recognition.speaker import SpeakerRecogniser
 from trio_stt.recognition.vosk_engine import VoskEngine, warm_up
 from trio_stt.recognition.watchdog import wait_for_hang
 from trio_stt.sessions.backlog import Backlog
-from trio_stt.sessions.bus import Bus
+from trio_stt.sessions.bus import Bus, InstanceRecord
 from trio_stt.sessions.caption_sink import CaptionSink
 from trio_stt.sessions.captioner import BEGINNING, Captioner, Origin
 from trio_stt.sessions.gated_listener import GatedListener
+from trio_stt.sessions.instances import Instances
 from trio_stt.sessions.journal import Journal
 from trio_stt.sessions.lock_step import Listener, PlainListener
 from trio_stt.sessions.memory_bus import Memory, MemoryBus
@@ -220,6 +221,7 @@ class Instance:
             post_roll_ms=settings.vad_post_roll_ms,
             max_utterance_s=settings.max_utterance_s,
         )
+        self.instances = Instances(self.bus, self._describe_instance, alone=not settings.redis_url)
         self._limits = Limits(settings.max_stream_duration, settings.max_client_idle_time)
         parts = (settings, self.admission, self.connections, self.metrics, self.quotas)
         self._around = CallSurroundings(
@@ -264,7 +266,7 @@ class Instance:
 
     async def _start_bus(self, nursery: trio.Nursery) -> None:
         """Those who come first shall find the bus, but a bus that is away does not keep them waiting for long."""
-        for run in (self.bus.run, self.journal.run, self.sessions.run):
+        for run in (self.bus.run, self.journal.run, self.sessions.run, self.instances.run):
             nursery.start_soon(run)
         with trio.move_on_after(BUS_START_S):
             await self.bus.wait_up(0)
@@ -648,6 +650,7 @@ class Instance:
                 capacity=self.capacity,
                 degradation=self.degradation,
                 describe_service=self._describe,
+                fleet=self.instances.figures,
                 authenticator=self._authenticator,
                 asks_for_tokens=self._asks_for_tokens,
             ),
@@ -732,12 +735,25 @@ class Instance:
             "listeners": sum(not client.request.speak for client in clients),
         }
 
+    def _describe_instance(self) -> InstanceRecord:
+        return InstanceRecord(
+            name=self.settings.instance,
+            version=__version__,
+            readiness=self.admission.readiness.value,
+            ready=self.admission.ready,
+            streams=self.admission.speakers,
+            limit=self.admission.speakers_limit,
+            level=self.degradation.level.name,
+            memory_mb=memory.resident_mb(),
+        )
+
     def _add_health(self) -> None:
         self.health.add("model", self._model_health)
         self.health.add("models", lambda: shelf_health(self.shelf, self.settings.models_memory_mb))
         self.health.add("recogniser", lambda: recogniser_health(self.shelf))
         self.health.add("decoders", self._decoder_health)
         self.health.add("bus", self._bus_health)
+        self.health.add("fleet", self.instances.health)
         self.health.add("voice_activity", self._voice_health)
         self.health.add("translation", self._translation_health)
         thresholds = self.settings.health_memory_degraded, self.settings.health_memory_unhealthy

@@ -59,6 +59,7 @@ async def test_statistics_tell_who_is_connected_and_how_connections_ended(server
         "circuit_breaker_status",
         "service_info",
         "workers",
+        "fleet",
     }
     assert stats["websocket_stats"]["disconnect_codes"] == {"1000": 1}
     assert stats["frequent_disconnect_codes"] == [{"code": 1000, "count": 1}]

@@ -40,6 +40,7 @@ class Surroundings:
     capacity: Capacity
     degradation: Degradation
     describe_service: Callable[[str | None], dict[str, object]]
+    fleet: Callable[[], dict[str, object]]
     authenticator: Authenticator
     asks_for_tokens: bool
 
@@ -153,6 +154,7 @@ def _statistics(around: Surroundings, tenant: str | None) -> dict[str, object]:
             "calls": workers.calls,
             "oldest_call_seconds": round(workers.oldest_call_s, 3),
         },
+        "fleet": around.fleet(),
     }
 
 
