@@ -252,6 +252,7 @@ class Instance:
         self._model = engine.description
         if engine.recogniser_limit is not None:
             self.admission.max_speakers = min(self.admission.max_speakers, engine.recogniser_limit)
+            self.admission.parked_hold_places = True
         async with trio.open_nursery() as nursery:
             await nursery.start(self.shelf.run)
             nursery.start_soon(memory.keep_trimming)
@@ -698,8 +699,11 @@ class Instance:
             refusal = self.admission.check(request)  # again: others may have come while this one waited for its model
             if refusal is None:
                 expires_at = visitor.grant.expires_at
-                with self._addresses.place(visitor.address):
-                    await NativeConnection(request, socket, self._around, lent, expires_at=expires_at).run()
+                with ExitStack() as held:
+                    held.enter_context(self._addresses.place(visitor.address))
+                    await NativeConnection(
+                        request, socket, self._around, lent, expires_at=expires_at, on_parked=held.close
+                    ).run()
             return refusal
 
     async def _speak_as_to_vosk_server(self, upgrade: Upgrade, socket: Socket) -> Refusal | None:
@@ -731,7 +735,8 @@ class Instance:
             "allocator": allocator.in_use(),
             "voice_activity": self.voice.active,
             "sessions": sum(tenant in (None, session.tenant) for session in self.sessions),
-            "speakers": sum(client.request.speak for client in clients),
+            "speakers": sum(client.request.speak and not client.parked for client in clients),
+            "parked": sum(client.parked for client in clients),
             "listeners": sum(not client.request.speak for client in clients),
         }
 
@@ -744,6 +749,7 @@ class Instance:
             streams=self.admission.speakers,
             limit=self.admission.speakers_limit,
             level=self.degradation.level.name,
+            parked=self.admission.parked,
             memory_mb=memory.resident_mb(),
         )
 
@@ -828,6 +834,7 @@ class Instance:
         gauge = self.metrics.gauge
         gauge("ready", "1 if new speakers are let in", lambda: float(self.admission.ready))
         gauge("speakers", "Speaking streams", lambda: self.admission.speakers)
+        gauge("parked", "Streams whose clients are away and may come back", lambda: self.admission.parked)
         gauge("speakers_limit", "Speaking streams that are let in", lambda: self.admission.speakers_limit)
         gauge("listeners", "Listening clients", lambda: self.admission.listeners)
         gauge("sessions", "Calls with at least one client", lambda: len(self.sessions))
