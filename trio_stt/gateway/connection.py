@@ -99,7 +99,10 @@ class Connection(ABC, Generic[Event]):
 
     @abstractmethod
     async def _enter(self, held: ExitStack) -> None:
-        """The socket is accepted: joins what the client is part of; `held` leaves it again. May be cancelled."""
+        """The socket is accepted: joins what the client is part of; `held` leaves it again. May be cancelled.
+
+        Raises `trio.EndOfChannel` if the peer has gone and must not be joined any more.
+        """
 
     @abstractmethod
     async def _take(self, frame: bytes | str) -> None:
@@ -190,7 +193,11 @@ class Connection(ABC, Generic[Event]):
             if around.admission.readiness is Readiness.DRAINING:  # since it was admitted
                 self.stop(RESTARTING)
             held.callback(lambda: around.connections.remove(self, self._close))
-            await self._enter(held)
+            try:
+                await self._enter(held)
+            except trio.EndOfChannel:
+                self._log.info("connection_abandoned")
+                return
             self._log.info(
                 "stream_opened",
                 dialect=self.dialect,

@@ -162,7 +162,8 @@ class NativeConnection(Connection[ServerEvent]):
         held.callback(lambda: self._call.sessions.leave(self._member))
         if not self.request.resume:
             self._outbox.put(self._ready())
-            self._session = await self._call.sessions.join(self._member)
+            # This process may have been frozen since the client asked, and the client have gone elsewhere meanwhile.
+            self._session = await self._call.sessions.join(self._member, is_gone=self._socket.is_abandoned)
 
     def _start_timers(self, nursery: trio.Nursery) -> None:
         nursery.start_soon(self._beat)
