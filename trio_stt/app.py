@@ -64,10 +64,11 @@ from trio_stt.recognition.speaker import SpeakerRecogniser
 from trio_stt.recognition.vosk_engine import VoskEngine, warm_up
 from trio_stt.recognition.watchdog import wait_for_hang
 from trio_stt.sessions.backlog import Backlog
-from trio_stt.sessions.bus import Bus
+from trio_stt.sessions.bus import Bus, InstanceRecord
 from trio_stt.sessions.caption_sink import CaptionSink
 from trio_stt.sessions.captioner import BEGINNING, Captioner, Origin
 from trio_stt.sessions.gated_listener import GatedListener
+from trio_stt.sessions.instances import Instances
 from trio_stt.sessions.journal import Journal
 from trio_stt.sessions.lock_step import Listener, PlainListener
 from trio_stt.sessions.memory_bus import Memory, MemoryBus
@@ -220,6 +221,7 @@ class Instance:
             post_roll_ms=settings.vad_post_roll_ms,
             max_utterance_s=settings.max_utterance_s,
         )
+        self.instances = Instances(self.bus, self._describe_instance, alone=not settings.redis_url)
         self._limits = Limits(settings.max_stream_duration, settings.max_client_idle_time)
         parts = (settings, self.admission, self.connections, self.metrics, self.quotas)
         self._around = CallSurroundings(
@@ -250,6 +252,7 @@ class Instance:
         self._model = engine.description
         if engine.recogniser_limit is not None:
             self.admission.max_speakers = min(self.admission.max_speakers, engine.recogniser_limit)
+            self.admission.parked_hold_places = True
         async with trio.open_nursery() as nursery:
             await nursery.start(self.shelf.run)
             nursery.start_soon(memory.keep_trimming)
@@ -264,7 +267,7 @@ class Instance:
 
     async def _start_bus(self, nursery: trio.Nursery) -> None:
         """Those who come first shall find the bus, but a bus that is away does not keep them waiting for long."""
-        for run in (self.bus.run, self.journal.run, self.sessions.run):
+        for run in (self.bus.run, self.journal.run, self.sessions.run, self.instances.run):
             nursery.start_soon(run)
         with trio.move_on_after(BUS_START_S):
             await self.bus.wait_up(0)
@@ -648,6 +651,7 @@ class Instance:
                 capacity=self.capacity,
                 degradation=self.degradation,
                 describe_service=self._describe,
+                fleet=self.instances.figures,
                 authenticator=self._authenticator,
                 asks_for_tokens=self._asks_for_tokens,
             ),
@@ -695,8 +699,11 @@ class Instance:
             refusal = self.admission.check(request)  # again: others may have come while this one waited for its model
             if refusal is None:
                 expires_at = visitor.grant.expires_at
-                with self._addresses.place(visitor.address):
-                    await NativeConnection(request, socket, self._around, lent, expires_at=expires_at).run()
+                with ExitStack() as held:
+                    held.enter_context(self._addresses.place(visitor.address))
+                    await NativeConnection(
+                        request, socket, self._around, lent, expires_at=expires_at, on_parked=held.close
+                    ).run()
             return refusal
 
     async def _speak_as_to_vosk_server(self, upgrade: Upgrade, socket: Socket) -> Refusal | None:
@@ -728,9 +735,23 @@ class Instance:
             "allocator": allocator.in_use(),
             "voice_activity": self.voice.active,
             "sessions": sum(tenant in (None, session.tenant) for session in self.sessions),
-            "speakers": sum(client.request.speak for client in clients),
+            "speakers": sum(client.request.speak and not client.parked for client in clients),
+            "parked": sum(client.parked for client in clients),
             "listeners": sum(not client.request.speak for client in clients),
         }
+
+    def _describe_instance(self) -> InstanceRecord:
+        return InstanceRecord(
+            name=self.settings.instance,
+            version=__version__,
+            readiness=self.admission.readiness.value,
+            ready=self.admission.ready,
+            streams=self.admission.speakers,
+            limit=self.admission.speakers_limit,
+            level=self.degradation.level.name,
+            parked=self.admission.parked,
+            memory_mb=memory.resident_mb(),
+        )
 
     def _add_health(self) -> None:
         self.health.add("model", self._model_health)
@@ -738,6 +759,7 @@ class Instance:
         self.health.add("recogniser", lambda: recogniser_health(self.shelf))
         self.health.add("decoders", self._decoder_health)
         self.health.add("bus", self._bus_health)
+        self.health.add("fleet", self.instances.health)
         self.health.add("voice_activity", self._voice_health)
         self.health.add("translation", self._translation_health)
         thresholds = self.settings.health_memory_degraded, self.settings.health_memory_unhealthy
@@ -812,6 +834,7 @@ class Instance:
         gauge = self.metrics.gauge
         gauge("ready", "1 if new speakers are let in", lambda: float(self.admission.ready))
         gauge("speakers", "Speaking streams", lambda: self.admission.speakers)
+        gauge("parked", "Streams whose clients are away and may come back", lambda: self.admission.parked)
         gauge("speakers_limit", "Speaking streams that are let in", lambda: self.admission.speakers_limit)
         gauge("listeners", "Listening clients", lambda: self.admission.listeners)
         gauge("sessions", "Calls with at least one client", lambda: len(self.sessions))

@@ -138,6 +138,28 @@ async def test_calls_that_wait_are_made_in_the_order_of_their_due_times():
     assert order == ["now", "a little ahead", "ahead"]
 
 
+async def test_catch_up_takes_turns_with_the_others_and_its_waiting_is_no_delay():
+    decoders, release, made = Decoders(1), threading.Event(), []
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(decoders.run, release.wait)
+        await trio.testing.wait_all_tasks_blocked()
+        for kind in ("late", "late", "late", "live", "live", "live"):
+            nursery.start_soon(decoders.run, partial(made.append, kind), Turn(audio_s=0.1, catch_up=kind == "late"))
+        await trio.testing.wait_all_tasks_blocked()
+        release.set()
+    assert made == ["late", "live"] * 3
+
+    decoders, release = Decoders(1), threading.Event()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(decoders.run, release.wait)
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.start_soon(decoders.run, lambda: None, Turn(audio_s=0.1, catch_up=True))
+        await trio.sleep(0.3)
+        before_s = decoders.statistics().delay_s
+        release.set()
+    assert decoders.statistics().delay_s <= before_s
+
+
 async def test_how_late_calls_begin_is_seen_and_forgotten():
     decoders, release = Decoders(1), threading.Event()
     async with trio.open_nursery() as nursery:

@@ -16,7 +16,7 @@ from tests.e2e.conftest import ServerProcess
 from tests.server.redis_server import redis_server
 from tests.unit.fakes import silence, sound
 from trio_stt.bench.speech import Clip
-from trio_stt.client.resume_events import Resumed
+from trio_stt.client.resume_events import Interrupted, Resumed
 from trio_stt.drill.checker import disorder, miscounted, visible_errors
 from trio_stt.drill.script import Script
 from trio_stt.drill.speaker import Speaker
@@ -157,3 +157,25 @@ async def test_every_word_is_captioned_once_whatever_happens_to_the_instances(fl
         assert disorder(each.events, each.name) == []
         assert miscounted(each.script.phrases, each.finals) == []
         assert visible_errors(each.events) == []
+
+
+async def test_a_frozen_instance_that_a_client_gave_up_does_not_end_its_stream_elsewhere_when_it_thaws(fleet):
+    frozen, other = fleet.ports[:2]
+    ann = speaker(1, 3)
+    fleet.processes[frozen].signal(signal.SIGSTOP)
+    with trio.fail_after(60), socket.create_connection(("127.0.0.1", frozen)) as waiting:
+        waiting.sendall(
+            f"GET /ws/vosk/?client_id={ann.name}&session_id=call-{ann.name}&framing=seq HTTP/1.1\r\n"
+            "Host: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n".encode()
+        )
+        await trio.sleep(1)
+        waiting.close()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ann.run, [f"ws://127.0.0.1:{other}"])
+            await trio.sleep(2)
+            fleet.processes[frozen].signal(signal.SIGCONT)
+            await trio.to_thread.run_sync(fleet.processes[frozen].wait_for, "connection_abandoned")
+    assert miscounted(ann.script.phrases, ann.finals) == []
+    assert visible_errors(ann.events) == []
+    assert not [event for event in ann.events if isinstance(event, Interrupted)]

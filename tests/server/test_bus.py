@@ -20,6 +20,8 @@ from trio_stt.sessions.bus import (
     PRESENCE_S,
     Call,
     Here,
+    InstanceRecord,
+    InstanceSeen,
     Joined,
     Left,
     Outcome,
@@ -31,7 +33,7 @@ from trio_stt.sessions.bus_messages import encode
 from trio_stt.sessions.memory_bus import Memory, MemoryBus
 from trio_stt.sessions.redis_bus import CATCH_UPS_AT_ONCE, FIRST_RETRY_S, MAX_RETRY_S, PAGE_ENTRIES, RedisBus
 from trio_stt.sessions.redis_connection import concerns_all
-from trio_stt.sessions.redis_scripts import Keys
+from trio_stt.sessions.redis_scripts import INSTANCES, Keys
 
 CALL = Call("acme", "call")
 
@@ -519,6 +521,52 @@ async def test_an_end_is_not_told_of_its_own_clients_also_after_an_outage(world)
     await of_the_other.until(lambda heard: heard.there == {"ann"})
 
 
+# ── instances ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+ONE = InstanceRecord("one", "1.0", "ready", True, 3, 20, "full", 1, 400)
+TWO = InstanceRecord('two "2" ü', "1.1", "draining", False, 5, 5, "refuse_new", 0, None)
+
+
+def records(seen: tuple[InstanceSeen, ...]) -> list[InstanceRecord]:
+    return [one.record for one in seen]
+
+
+async def test_instances_hear_of_each_other_and_of_themselves(world):
+    here, there = await world.end(), await world.end()
+    assert records(await there.meet_instances(TWO)) == [TWO]
+    (mine, other) = await here.meet_instances(ONE)
+    assert (mine.record, other.record) == (ONE, TWO)
+    assert 0 <= mine.age_s < 1
+    changed = attrs.evolve(ONE, streams=4)
+    assert records(await here.meet_instances(changed)) == [changed, TWO]
+    assert records(await there.meet_instances(TWO)) == [changed, TWO]
+
+
+async def test_an_instance_that_was_not_heard_of_for_long_is_none_any_more(world, monkeypatch):
+    for module in (memory_bus, redis_bus):
+        monkeypatch.setattr(module, "INSTANCE_S", 0.3)
+    here, there = await world.end(), await world.end()
+    await there.meet_instances(TWO)
+    ages = []
+    with trio.fail_after(10):
+        while len(seen := await here.meet_instances(ONE)) > 1:
+            ages.append(seen[1].age_s)
+            await trio.sleep(0.02)
+    assert records(seen) == [ONE]
+    assert ages == sorted(ages)
+    assert 0.1 < ages[-1] <= 0.3
+
+
+async def test_instances_find_each_other_again_on_a_bus_that_forgot_them(world):
+    here, there = await world.end(), await world.end()
+    await here.meet_instances(ONE)
+    await world.stop()
+    await world.start()
+    assert records(await there.meet_instances(TWO)) == [TWO]
+    assert records(await here.meet_instances(ONE)) == [ONE, TWO]
+
+
 # ── a bus that goes away ─────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -539,6 +587,7 @@ async def test_with_the_bus_down_everything_ends_down_and_quickly_and_goes_on_wh
         assert await here.read(CALL, None) is Outcome.DOWN
         assert await here.announce(CALL, ann) is Outcome.DOWN
         assert await here.refresh(CALL, [ann]) is Outcome.DOWN
+        assert await here.meet_instances(InstanceRecord("one")) is Outcome.DOWN
         here.publish_partial(CALL, final(2, is_final=False))
         here.depart(CALL, ann)
     late = Heard(here)  # begun while the bus is down
@@ -923,6 +972,27 @@ async def test_a_connection_whose_channels_closed_is_lost(redis_world, channel):
     with trio.fail_after(10):
         await bus.wait_up(1)
     assert await publish(bus, final(1)) == [STORED]
+
+
+async def test_what_is_no_record_of_an_instance_is_left_out(redis, redis_world):
+    bus = await redis_world.end()
+    await bus.meet_instances(ONE)
+    now_ms = redis.command("HGET", INSTANCES, "one").split()[1]
+    for number, rubbish in enumerate(("rubbish", "{}", '{"name": 7}', '{"name": "x", "limit": "many"}', "[]", "NaN")):
+        redis.command("HSET", INSTANCES, f"rubbish {number}", f"{now_ms} {rubbish}")
+    redis.command("HSET", INSTANCES, "later", now_ms + ' {"name": "later", "unheard": {"of": 1}}')
+    redis.command("HSET", INSTANCES, "not even that", "rubbish")
+    redis.command("HSET", INSTANCES, "of the future", '99999999999999 {"name": "of the future"}')
+    assert records(await bus.meet_instances(ONE)) == [InstanceRecord("later"), ONE]
+    assert bus.generation == 1
+
+
+async def test_instances_that_redis_does_not_let_meet_have_a_bus_all_the_same(redis, redis_world):
+    bus = await redis_world.end()
+    redis.command("SET", INSTANCES, "somebody else's")
+    assert await bus.meet_instances(ONE) is Outcome.DOWN
+    assert await publish(bus, final(1)) == [STORED]
+    assert bus.generation == 1
 
 
 async def test_nobody_elses_message_to_ourselves_matters(redis, redis_world):

@@ -21,7 +21,7 @@ async def test_health_has_every_promised_field(client):
     assert {"timestamp", "uptime_seconds", "version", "instance", "capacity", "details"} <= health.keys()
     capacity = health["capacity"]
     assert capacity.pop("limit") > 0
-    assert capacity == {"streams": 0, "load": 0.0, "level": "full"}
+    assert capacity == {"streams": 0, "parked": 0, "load": 0.0, "level": "full"}
     assert all({"status", "message"} <= part.keys() for part in health["details"].values())
 
 
@@ -59,6 +59,7 @@ async def test_statistics_tell_who_is_connected_and_how_connections_ended(server
         "circuit_breaker_status",
         "service_info",
         "workers",
+        "fleet",
     }
     assert stats["websocket_stats"]["disconnect_codes"] == {"1000": 1}
     assert stats["frequent_disconnect_codes"] == [{"code": 1000, "count": 1}]

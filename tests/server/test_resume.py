@@ -3,6 +3,7 @@
 import json
 from contextlib import asynccontextmanager, suppress
 
+import httpx
 import jwt
 import numpy as np
 import pytest
@@ -400,6 +401,62 @@ async def test_who_resumes_finds_a_place_where_there_is_none_for_others():
         token, _ = await lose_in_the_middle(server)
         async with resuming(server) as ann:
             await ann.resume(token, 0)
+
+
+@pytest.mark.parametrize("limit", ["max_concurrent_clients", "tenant_max_streams", "max_connections_per_address"])
+async def test_a_stream_that_waits_for_its_client_leaves_its_place_to_others(limit):
+    async with running_server(resume_window_s=30, **{limit: 1}) as server:
+        admission = server.instance.admission
+        async with httpx.AsyncClient(base_url=server.http) as client:
+            token, _ = await lose_in_the_middle(server)
+            capacity = (await client.get("/health")).json()["capacity"]
+            assert (capacity["streams"], capacity["parked"]) == (0, 1)
+            assert "trio_stt_parked 1.0" in (await client.get("/metrics")).text
+            statistics = (await client.get("/ws/stats")).json()
+            assert statistics["websocket_stats"]["active_connections"] == 0
+            assert [one["parked"] for one in statistics["active_clients_info"]] == [True]
+        if limit != "max_connections_per_address":  # whose clients come from other addresses
+            async with speaker(server, client="eve") as eve:
+                await eve.until("ready")
+                await go_on(server, token)
+                assert (admission.speakers, admission.parked) == (1, 0)
+                await eve.socket.send('{"type": "eof"}')
+                assert await eve.close_code() == 1000
+        else:
+            await go_on(server, token)
+        await wait_for(lambda: not list(server.instance.connections))
+        assert (admission.speakers, admission.parked) == (0, 0)
+
+
+async def go_on(server, token) -> None:
+    """The speaker comes back, and ends what it had begun to say."""
+    async with resuming(server) as ann:
+        await ann.resume(token, 0)
+        await wait_for(lambda: server.instance.admission.parked == 0)
+        at = await ann.say(0, sound(1.0))
+        await ann.say(at, silence(1.0))
+        assert (await ann.until("transcripts", is_final=True))["text"] == "w1 w2"
+        await ann.socket.send('{"type": "eof"}')
+        assert await ann.close_code() == 1000
+
+
+async def test_of_too_many_streams_that_wait_the_oldest_gets_its_final_at_once(nursery):
+    async with (
+        running_server(max_concurrent_clients=2, resume_window_s=60) as server,
+        listening(server, nursery) as heard,
+    ):
+        for name in ("ann", "eve", "joe"):
+            async with speaker(server, client=name) as stream:
+                await stream.until("ready")
+                await stream.say(0, sound(0.5))
+                await trio.sleep(0.2)
+                await cut(server, name)
+        await wait_for(lambda: finals(heard))
+        assert [(one["client_id"], one["text"]) for one in heard if one["type"] == "transcripts"] == [("ann", "w1")]
+        await wait_for(lambda: len(list(server.instance.connections)) == 3)
+        assert server.instance.admission.parked == 2
+        (stored,) = await server.instance.bus.read(Call("", "call"), None)
+        assert stored.kept.final.text == "w1"
 
 
 async def test_a_drain_does_not_wait_for_a_client_that_has_gone(server):

@@ -1,5 +1,6 @@
 """Clients of one call on two servers that share a real Redis."""
 
+import socket
 from contextlib import asynccontextmanager
 
 import httpx
@@ -8,6 +9,7 @@ import trio
 
 from tests.server.conftest import finals_of, running_server
 from tests.server.redis_server import redis_server
+from tests.server.test_misuse import masked
 from tests.unit.fakes import silence, sound
 from trio_stt.client.websocket import StreamClosedError
 from trio_stt.dialects.events import Ack, Presence, Transcript
@@ -71,6 +73,51 @@ async def test_a_client_that_connects_elsewhere_is_closed_where_it_was(redis):
             async for _ in old:
                 pass
         assert closed.value.close.code == 4001
+
+
+def ask_and_give_up(server, query: str, *frames: bytes) -> None:
+    """A client that asks for a WebSocket and has gone before the server, in this same thread, can look at it."""
+    host, _, port = server.http.removeprefix("http://").partition(":")
+    with socket.create_connection((host, int(port))) as peer:
+        peer.sendall(
+            f"GET /ws/vosk/?{query} HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n".encode()
+        )
+        peer.sendall(b"".join(frames))
+
+
+async def test_a_client_that_gave_up_here_before_it_was_served_keeps_its_connection_elsewhere(redis):
+    async with (
+        two_servers(redis, resume_window_s=30) as (here, there),
+        here.speaker("bob", speak=False, presence=True) as bob,
+        there.speaker("ann") as ann,
+    ):
+        ask_and_give_up(here, "client_id=ann&session_id=call&framing=seq")
+        with trio.fail_after(10):
+            while await metric(here, "connections_total") != 2:
+                await trio.sleep(0.01)
+            while len(list(here.instance.connections)) > 1:
+                await trio.sleep(0.01)
+        assert here.instance.admission.parked == 0
+        await ann.send_audio(WORDS)
+        (final,) = await finals_of(bob, 1)
+        assert final.text == "w1 w2"
+        await ann.end()
+        with trio.fail_after(10):
+            assert [event async for event in ann]  # which raises if it was closed by any code but 1000
+
+
+async def test_what_a_client_said_before_it_went_is_heard(redis):
+    async with two_servers(redis) as (here, there), there.speaker("bob", speak=False) as bob:
+        ask_and_give_up(here, "client_id=ann&session_id=call", masked(WORDS))
+        (final,) = await finals_of(bob, 1)
+        assert final.text == "w1 w2"
+
+
+async def metric(server, name: str) -> float:
+    async with httpx.AsyncClient(base_url=server.http) as client:
+        lines = (await client.get("/metrics")).text.splitlines()
+    return next(float(line.split()[1]) for line in lines if line.startswith(f"trio_stt_{name} "))
 
 
 async def test_tenants_and_sessions_do_not_meet_on_the_bus(redis):

@@ -75,6 +75,32 @@ async def test_messages_before_a_close_are_received_before_its_code():
         assert served.peer_close.code == 4000
 
 
+async def test_who_went_without_a_message_has_abandoned_it():
+    with pair() as (served, peer):
+        await accept(served, peer)
+        assert not served.is_abandoned()
+        peer.send(masked(b"", opcode=0x89))
+        assert not served.is_abandoned()
+        peer.send(masked((1001).to_bytes(2, "big"), opcode=0x88))
+        assert served.is_abandoned()
+    for end in (lambda peer: peer.shutdown(stdlib_socket.SHUT_WR), lambda peer: peer.close()):
+        with pair() as (served, peer):
+            await accept(served, peer)
+            end(peer)
+            assert served.is_abandoned()
+
+
+async def test_who_said_something_before_it_went_is_heard():
+    with pair() as (served, peer):
+        await accept(served, peer)
+        peer.send(masked(b"last words"))
+        peer.close()
+        assert not served.is_abandoned()
+        assert await served.receive() == b"last words"
+        with pytest.raises(trio.EndOfChannel):
+            await served.receive()
+
+
 async def test_a_message_in_fragments_is_whole_and_bounded():
     with pair() as (served, peer):
         await accept(served, peer)

@@ -146,6 +146,7 @@ def _stream(connection: LiveConnection) -> dict[str, object]:
         "client_id": connection.request.client_id,
         "speak": connection.request.speak,
         "language": connection.request.language,
+        "parked": connection.parked,
         "connected_seconds": round(time.monotonic() - connection.opened_at, 3),
     }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from enum import Enum
 from typing import Protocol
 
@@ -12,6 +12,7 @@ import trio
 
 from trio_stt.dialects.events import StreamRequest
 from trio_stt.dialects.request import Refusal, language_unavailable, primary_subtag
+from trio_stt.gateway.parking import Parking
 from trio_stt.gateway.quotas import Quotas, with_room_for_reconnects
 from trio_stt.recognition.breaker import Breaker
 from trio_stt.recognition.capacity import Capacity
@@ -58,7 +59,10 @@ class Models(Protocol):
 
 
 class Admission:
-    """Counts what is connected and refuses what does not fit. Whoever is in stays in."""
+    """Counts what is connected and refuses what does not fit. Whoever is in stays in.
+
+    A stream whose client is away holds no place: others may have it. Its client is let in again all the same.
+    """
 
     def __init__(
         self,
@@ -81,6 +85,11 @@ class Admission:
         self.max_listeners = max_listeners
         self.speakers = 0
         self.listeners = 0
+        self.parked_hold_places = False
+        """Where recognisers are what is short: a stream keeps its own while its client is away."""
+        self._parking = Parking(
+            most=lambda: self.max_speakers, most_of_tenant=lambda tenant: quotas.quota(tenant).streams
+        )
         self._models = models
         self._quotas = quotas
         self._capacity = capacity
@@ -94,6 +103,15 @@ class Admission:
         """Whether a new speaker would be let in, as far as the instance itself is concerned."""
         return self.readiness is Readiness.READY and self._models.admits
 
+    @property
+    def parked(self) -> int:
+        """Streams whose clients are away and may come back; not among the `speakers`."""
+        return len(self._parking)
+
+    @property
+    def _places(self) -> int:
+        return max(0, self.max_speakers - self.parked) if self.parked_hold_places else self.max_speakers
+
     def knows(self, language: str) -> bool:
         """Whether that language (BCP-47) can be recognised: whether a model is installed for it."""
         return self._models.find(primary_subtag(language)) is not None
@@ -102,7 +120,7 @@ class Admission:
     def speakers_limit(self) -> int:
         """How many speakers there would be if as many came as are let in now."""
         room = self._capacity.room(continuous=not self._gated) if self._degradation.level.admits else 0
-        return max(self.speakers, min(self.max_speakers, self.speakers + room))
+        return max(self.speakers, min(self._places, self.speakers + room))
 
     def check(self, request: StreamRequest, *, continuous: bool = False) -> Refusal | None:
         """Why this client is refused now, or None. `continuous`: it asks to be decoded without a speech gate."""
@@ -116,22 +134,31 @@ class Admission:
             wait = math.ceil(model.breaker.statistics().retry_after_s) + 1
             return _busy("recogniser_unavailable", "speech recognition is failing and will be tried again", wait)
         # Who resumes is heard already as well, here or on an instance that is gone.
-        replaces = request.resume or self._replaces(request)
-        refusal = self._quotas.refusal(request, replaces=replaces)
-        if refusal is not None:
+        returns = self._parking.expects(request)
+        replaces = returns or request.resume or self._replaces(request)
+        refusal = self._quotas.refusal(request, replaces=replaces, returns=returns)
+        if refusal is not None or returns:
             return refusal
         if replaces:
             # It is heard already, by its older connection, and costs little more until that one is gone. Load refuses
             # none of these: overload shows as lag then.
-            taken, limit = (self.speakers, self.max_speakers) if request.speak else (self.listeners, self.max_listeners)
+            taken, limit = (self.speakers, self._places) if request.speak else (self.listeners, self.max_listeners)
             if taken < with_room_for_reconnects(limit, replaces):
                 return None
         why = self._full_for_speakers(language, continuous) if request.speak else self._full_for_listeners()
         return None if why is None else _busy("full", why, self._retries.next_wait_s())
 
     @contextmanager
-    def place(self, request: StreamRequest, stream_id: str, *, continuous: bool = False) -> Iterator[None]:
-        """Holds a place for a client that was not refused, until the block is left."""
+    def place(self, request: StreamRequest, stream_id: str, *, continuous: bool = False) -> Iterator[Place]:
+        """Holds a place for a client that was not refused, until the block is left or it is parked."""
+        with ExitStack() as held:
+            held.enter_context(self._parking.come_back(request))
+            held.enter_context(self._counted(request, stream_id, continuous))
+            held.enter_context(self._quotas.place(request))
+            yield Place(self._parking, request, held)
+
+    @contextmanager
+    def _counted(self, request: StreamRequest, stream_id: str, continuous: bool) -> Iterator[None]:
         if request.speak:
             self.speakers += 1
             language = primary_subtag(request.language)
@@ -139,8 +166,7 @@ class Admission:
         else:
             self.listeners += 1
         try:
-            with self._quotas.place(request):
-                yield
+            yield
         finally:
             if request.speak:
                 self.speakers -= 1
@@ -149,7 +175,7 @@ class Admission:
                 self.listeners -= 1
 
     def _full_for_speakers(self, language: str, continuous: bool) -> str | None:
-        if self.speakers >= self.max_speakers:
+        if self.speakers >= self._places:
             return f"all {self.max_speakers} places for speakers are taken"
         if not self._degradation.level.admits:
             return f"this instance is late with the captions of its {self.speakers} speakers"
@@ -161,6 +187,24 @@ class Admission:
         if self.listeners >= self.max_listeners:
             return f"all {self.max_listeners} places for listeners are taken"
         return None
+
+
+class Place:
+    """What a client holds."""
+
+    def __init__(self, parking: Parking, request: StreamRequest, held: ExitStack) -> None:
+        """`held`: is closed when the place is left, by whatever road."""
+        self._parking = parking
+        self._request = request
+        self._held = held
+
+    def park(self, end: Callable[[], None]) -> None:
+        """Its client is away: others may have the place. Not after it was left.
+
+        `end` is called if too many streams are parked: it finishes this one, and returns at once.
+        """
+        self._held.close()
+        self._held.enter_context(self._parking.park(self._request, end))
 
 
 class _Retries:

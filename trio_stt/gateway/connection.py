@@ -19,7 +19,7 @@ import trio
 from attrs import frozen
 
 from trio_stt.dialects.events import Close, Failure, StreamRequest
-from trio_stt.gateway.admission import Admission, Readiness
+from trio_stt.gateway.admission import Admission, Place, Readiness
 from trio_stt.gateway.connections import Connections
 from trio_stt.gateway.quotas import Quotas
 from trio_stt.gateway.socket import Socket
@@ -88,6 +88,7 @@ class Connection(ABC, Generic[Event]):
         self._expires_at = expires_at
         self._close = Close(1006, "")
         self._held = ExitStack()
+        self._place: Place | None = None
         self._log = structlog.get_logger().bind(
             stream_id=self.stream_id, session_id=request.session_id, client_id=request.client_id
         )
@@ -98,7 +99,10 @@ class Connection(ABC, Generic[Event]):
 
     @abstractmethod
     async def _enter(self, held: ExitStack) -> None:
-        """The socket is accepted: joins what the client is part of; `held` leaves it again. May be cancelled."""
+        """The socket is accepted: joins what the client is part of; `held` leaves it again. May be cancelled.
+
+        Raises `trio.EndOfChannel` if the peer has gone and must not be joined any more.
+        """
 
     @abstractmethod
     async def _take(self, frame: bytes | str) -> None:
@@ -128,6 +132,11 @@ class Connection(ABC, Generic[Event]):
     @property
     def resumable(self) -> bool:
         """Whether another connection may go on with its stream."""
+        return False
+
+    @property
+    def parked(self) -> bool:
+        """Whether the peer has gone, and the stream waits for its client to come back."""
         return False
 
     def send_away(self, deadline_ms: int, reason: str) -> None:
@@ -176,14 +185,19 @@ class Connection(ABC, Generic[Event]):
         with self._held as held:
             # Entered before anybody else is admitted, left as soon as the stream is over: a peer that does not take its
             # close frame holds nothing.
-            held.enter_context(around.admission.place(self.request, self.stream_id, continuous=self._continuous))
+            place = around.admission.place(self.request, self.stream_id, continuous=self._continuous)
+            self._place = held.enter_context(place)
             await self._socket.accept()
             around.metrics.connections.inc()
             around.connections.add(self)
             if around.admission.readiness is Readiness.DRAINING:  # since it was admitted
                 self.stop(RESTARTING)
             held.callback(lambda: around.connections.remove(self, self._close))
-            await self._enter(held)
+            try:
+                await self._enter(held)
+            except trio.EndOfChannel:
+                self._log.info("connection_abandoned")
+                return
             self._log.info(
                 "stream_opened",
                 dialect=self.dialect,

@@ -39,6 +39,10 @@ class LiveConnection(Protocol):
         """Ends the connection with that code while its stream hangs in a recogniser call. Returns at once."""
 
     @property
+    def parked(self) -> bool:
+        """Whether the peer has gone, and the stream waits for its client to come back."""
+
+    @property
     def resumable(self) -> bool:
         """Whether the client can go on with its stream in another connection."""
 
@@ -136,7 +140,7 @@ class Connections:
         ended = codes.total()
         duration_s = sum(seconds for of, seconds in self._durations_s.items() if tenant in (None, of))
         return {
-            "active_connections": len(self.of(tenant)),
+            "active_connections": sum(not connection.parked for connection in self.of(tenant)),
             "total_disconnects": ended,
             "disconnect_codes": {str(code): count for code, count in sorted(codes.items())},
             "average_connection_duration_seconds": round(duration_s / ended, 3) if ended else 0.0,

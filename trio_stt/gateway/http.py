@@ -40,6 +40,7 @@ class Surroundings:
     capacity: Capacity
     degradation: Degradation
     describe_service: Callable[[str | None], dict[str, object]]
+    fleet: Callable[[], dict[str, object]]
     authenticator: Authenticator
     asks_for_tokens: bool
 
@@ -117,6 +118,7 @@ def _health(around: Surroundings) -> tuple[Response, int]:
         "capacity": {
             "streams": around.admission.speakers,
             "limit": around.admission.speakers_limit,
+            "parked": around.admission.parked,
             "load": round(around.capacity.load, 3),
             "level": around.degradation.level.name,
         },
@@ -140,6 +142,7 @@ def _statistics(around: Surroundings, tenant: str | None) -> dict[str, object]:
                 "session_id": connection.request.session_id,
                 "speak": connection.request.speak,
                 "language": connection.request.language,
+                "parked": connection.parked,
                 "connected_seconds": round(time.monotonic() - connection.opened_at, 3),
             }
             for connection in around.connections.of(tenant)
@@ -153,6 +156,7 @@ def _statistics(around: Surroundings, tenant: str | None) -> dict[str, object]:
             "calls": workers.calls,
             "oldest_call_seconds": round(workers.oldest_call_s, 3),
         },
+        "fleet": around.fleet(),
     }
 
 

@@ -73,12 +73,17 @@ class Quotas:
         self._day = self._today()
         self._audio_s: dict[str, float] = {}
 
-    def refusal(self, request: StreamRequest, *, replaces: bool = False) -> Refusal | None:
-        """Why this client gets no place of its tenant's, or None. `replaces`: it takes over one that is counted."""
+    def refusal(self, request: StreamRequest, *, replaces: bool = False, returns: bool = False) -> Refusal | None:
+        """Why this client gets no place of its tenant's, or None. `replaces`: it takes over one that is counted.
+
+        `returns`: to a stream that waits for it here; of these the tenant may have as many as `streams`.
+        """
         quota = self.quota(request.tenant)
         if request.speak and self.is_used_up(request.tenant):
             message = f"the {quota.audio_s_a_day:g} s of audio that may be sent in a day (UTC) are used up"
             return Refusal(429, "quota_used_up", message, retry_after_s=self._rest_of_day_s())
+        if returns:
+            return None
         what, taken, most = (
             ("speaking streams", self._streams, quota.streams)
             if request.speak

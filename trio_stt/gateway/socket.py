@@ -102,6 +102,21 @@ class Socket:
             self._take(self._early)
             self._early = b""
 
+    def is_abandoned(self) -> bool:
+        """Whether the peer has gone without having sent a message, as far as the system knows now. After `accept`.
+
+        While nobody receives only. What it did send is there to be received.
+        """
+        while not self._ended and not self._received:
+            try:
+                data = self._tcp.recv(READ_BYTES)
+            except BlockingIOError:
+                return False
+            except OSError:
+                data = b""
+            self._take(data)
+        return not self._received
+
     async def refuse(self, refusal: Refusal) -> None:
         """Answers the handshake by an HTTP error. May be cancelled."""
         status = HTTPStatus(refusal.status)

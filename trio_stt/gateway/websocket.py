@@ -38,7 +38,7 @@ from trio_stt.sessions.captioner import BEGINNING, Captioner, Origin
 from trio_stt.sessions.journal import Journal
 from trio_stt.sessions.publisher import Publisher
 from trio_stt.sessions.resume import Asked, take_up
-from trio_stt.sessions.session import RESUMED, Member, Session, Sessions, call_of
+from trio_stt.sessions.session import READS_TOO_SLOWLY, RESUMED, Member, Session, Sessions, call_of
 from trio_stt.sessions.stream import Stream
 
 FIRST_EPOCH = 1
@@ -46,6 +46,9 @@ FIRST_EPOCH = 1
 
 FIRST_MESSAGE_S = 10.0
 """With ``resume=true`` the first message has to be there so soon."""
+
+NOT_KEPT = Close(1006, "too many streams wait for their clients")
+"""What becomes of a parked stream that is ended before its time."""
 
 RENEWED_AT = 0.4
 """A resume token is replaced when this share of its life is over; the wire promises half."""
@@ -89,8 +92,12 @@ class NativeConnection(Connection[ServerEvent]):
         model: Loan | None = None,
         *,
         expires_at: float | None = None,
+        on_parked: Callable[[], None] = lambda: None,
     ) -> None:
-        """`model`: what hears a speaker; whoever lent it closes it if this never came to hear."""
+        """`model`: what hears a speaker; whoever lent it closes it if this never came to hear.
+
+        `on_parked` is called when the peer has gone and the stream is kept.
+        """
         super().__init__(request, socket, around, expires_at=expires_at)
         self._call = around
         self._model = model
@@ -101,12 +108,33 @@ class NativeConnection(Connection[ServerEvent]):
         self._resumable = ResumableStream(self.stream_id, FIRST_EPOCH, time.time())
         self._origin = BEGINNING
         self._renew_at = math.inf
+        self._on_parked = on_parked
+        self._parked = False
 
     def stop(self, close: Close) -> None:
         """Ends the connection. Returns at once."""
         super().stop(close)
         if self._stream is not None and close is not self._backlog.close:  # it was ending already
             self._stream.decide(close)
+        if self._backlog.close is READS_TOO_SLOWLY:
+            self._park()
+
+    @property
+    def parked(self) -> bool:
+        """Whether the peer has gone, and the stream waits for its client to come back."""
+        return self._parked
+
+    def _park(self) -> None:
+        """The peer has gone: if a stream waits for its client to come back, its place does not."""
+        if self._stream is None or self._place is None or self._parked or not self._resume_window_s:
+            return
+        self._parked = True
+        self._on_parked()
+        self._place.park(self._end_parked)
+
+    def _end_parked(self) -> None:
+        self._log.info("parked_stream_ended")
+        self.stop(NOT_KEPT)
 
     def send_away(self, deadline_ms: int, reason: str) -> None:
         """Sends `goaway`. Returns at once."""
@@ -115,6 +143,7 @@ class NativeConnection(Connection[ServerEvent]):
     def _on_lost(self) -> None:
         if self._resume_window_s:
             self._outbox.close(self._socket.peer_close)  # what is told from now on, another connection is told
+            self._park()
 
     @property
     def resumable(self) -> bool:
@@ -133,7 +162,8 @@ class NativeConnection(Connection[ServerEvent]):
         held.callback(lambda: self._call.sessions.leave(self._member))
         if not self.request.resume:
             self._outbox.put(self._ready())
-            self._session = await self._call.sessions.join(self._member)
+            # This process may have been frozen since the client asked, and the client have gone elsewhere meanwhile.
+            self._session = await self._call.sessions.join(self._member, is_gone=self._socket.is_abandoned)
 
     def _start_timers(self, nursery: trio.Nursery) -> None:
         nursery.start_soon(self._beat)
@@ -183,6 +213,8 @@ class NativeConnection(Connection[ServerEvent]):
                 resume_window_s=self._resume_window_s,
                 acked=self._origin.sample,
             )
+            if self._is_lost:  # while it was taken up
+                self._park()
             return await self._stream.run()
         finally:
             # They refer back here: kept, all that a stream took would wait for the garbage collector's last generation.

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import os
 import sys
+from pathlib import Path
 from typing import Final
 
 import trio
@@ -49,6 +51,15 @@ async def keep_trimming() -> None:
     while library is not None:
         await trio.sleep(TRIM_EVERY_S)
         await trio.to_thread.run_sync(library.malloc_trim, 0)
+
+
+def resident_mb() -> int | None:
+    """The memory in use by this process that the system has given it, in MB; None where that is not known."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE") // 1_000_000
+    except (OSError, ValueError, IndexError):
+        return None
 
 
 def _glibc() -> ctypes.CDLL | None:

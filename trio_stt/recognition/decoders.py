@@ -27,8 +27,8 @@ T = TypeVar("T")
 class DecoderStatistics:
     """Threads in use and in all, calls waiting for one, the age in seconds of the oldest call under way.
 
-    `delay_s`: how late, in seconds, recent calls began (their age weighs by `DELAY_MEMORY_S`). `cpu_s`: the processor
-    time of all calls so far.
+    `delay_s`: how late, in seconds, recent calls began (their age weighs by `DELAY_MEMORY_S`), without those of
+    catch-up. `cpu_s`: the processor time of all calls so far.
     """
 
     busy: int
@@ -114,7 +114,7 @@ class Decoders:
         to_monotonic = time.monotonic() - trio.current_time()
         now = time.monotonic()
         due = max(turn.due + to_monotonic, now) if turn.due > -math.inf else now
-        turn = Turn(due, turn.audio_s, turn.tenant, turn.ends_utterance)
+        turn = Turn(due, turn.audio_s, turn.tenant, turn.ends_utterance, turn.catch_up)
         job = _Job(call, turn, owner, trio.lowlevel.current_task())
         self._calls += 1
         if self._put(job, start=False):
@@ -168,7 +168,8 @@ class Decoders:
                     return
                 job.began = now
                 self._under_way.add(job)
-                self._note_delay(now, max(now - job.turn.due, 0.0))
+                if not job.turn.catch_up:  # which has to wait by right
+                    self._note_delay(now, max(now - job.turn.due, 0.0))
             result = outcome.capture(job.call)
             del job.call  # it may hold the last reference to a recogniser, which is freed in this thread
             before_ns, cpu_ns = cpu_ns, time.thread_time_ns()

@@ -4,6 +4,10 @@ A call is due when its last sample would have been spoken, however early it was 
 is served ahead of that only while nobody else's call is due. Tenants whose calls are due share the threads by deficit
 round robin on seconds of audio (M. Shreedhar, G. Varghese, "Efficient fair queuing using deficit round robin", 1995):
 one with a hundred speakers does not delay one with a single speaker.
+
+What a resumed stream held while it had no server is late already, and due at once. But when an instance has died many
+of them come together, so that all of it gets at most every second call, and at most half of the audio, while other
+calls are due: who speaks on undisturbed is captioned as before.
 """
 
 from __future__ import annotations
@@ -12,7 +16,7 @@ import heapq
 import itertools
 import math
 from collections import deque
-from typing import Generic, Protocol, TypeVar
+from typing import Final, Generic, Protocol, TypeVar
 
 from attrs import define, field, frozen
 
@@ -24,14 +28,21 @@ QUANTUM_S = 0.4
 """Seconds of audio that a tenant is given each time it has its turn: those of a longest chunk."""
 
 
+_ROUNDING: Final = 1e-9
+
+
 @frozen
 class Turn:
-    """What decides when a call is made: its due time (on the caller's clock), its audio, for whom, whether it ends."""
+    """What decides when a call is made: its due time (on the caller's clock), its audio, for whom, whether it ends.
+
+    `catch_up`: its audio was spoken while the stream had no server.
+    """
 
     due: float = -math.inf
     audio_s: float = 0.0
     tenant: str = ""
     ends_utterance: bool = False
+    catch_up: bool = False
 
     @property
     def rank(self) -> float:
@@ -59,6 +70,40 @@ class Schedule(Generic[J]):
     """Jobs that wait. Not safe for threads: its owner holds a lock."""
 
     def __init__(self) -> None:
+        self._live: _Queue[J] = _Queue()
+        self._catch_up: _Queue[J] = _Queue()
+        self._owed_s = 0.0  # audio that live jobs are given before catch-up has another
+
+    def __len__(self) -> int:
+        return len(self._live) + len(self._catch_up)
+
+    def put(self, job: J) -> None:
+        """Adds a job."""
+        self._queue_of(job).put(job)
+
+    def withdraw(self, job: J) -> None:
+        """Takes out a job that was put and not taken."""
+        self._queue_of(job).withdraw(job)
+
+    def take(self, now: float) -> J | None:
+        """The job that is next, or None."""
+        if len(self._catch_up) and not (self._owed_s > _ROUNDING and self._live.is_due(now)):
+            job = self._catch_up.take(now)
+            self._owed_s = 0.0 if job is None else job.turn.audio_s
+            return job
+        job = self._live.take(now)
+        if self._owed_s > _ROUNDING and job is not None:
+            self._owed_s -= job.turn.audio_s
+        return job
+
+    def _queue_of(self, job: J) -> _Queue[J]:
+        return self._catch_up if job.turn.catch_up else self._live
+
+
+class _Queue(Generic[J]):
+    """Jobs of one kind: by due time, tenants in turn."""
+
+    def __init__(self) -> None:
         self._tenants: dict[str, _Tenant[J]] = {}
         self._rotation: deque[_Tenant[J]] = deque()
         self._order = itertools.count()
@@ -81,6 +126,11 @@ class Schedule(Generic[J]):
         """Takes out a job that was put and not taken."""
         self._withdrawn.add(id(job))
         self._count -= 1
+
+    def is_due(self, now: float) -> bool:
+        """Whether the time of any has come."""
+        self._forget_withdrawn()
+        return any(tenant.waiting[0][0] <= now for tenant in self._rotation)
 
     def take(self, now: float) -> J | None:
         """The job that is next, or None."""

@@ -71,11 +71,11 @@ class SpeakerRecogniser:
         self._utterance: list[Samples] = []
         self._text = ""
 
-    async def accept(self, samples: Samples, *, partial: bool, due: float = -math.inf) -> str:
+    async def accept(self, samples: Samples, *, partial: bool, due: float = -math.inf, catch_up: bool = False) -> str:
         """Gives samples of the open utterance; returns its text so far (the last one known unless `partial`).
 
-        One thread hop, when it is `due` (Trio's clock). If cancelled while it waits for a thread, the samples count as
-        not given.
+        One thread hop, when it is `due` (Trio's clock). `catch_up`: the samples were spoken while the stream had no
+        server. If cancelled while it waits for a thread, the samples count as not given.
         """
         self._take_up(samples)
 
@@ -83,12 +83,14 @@ class SpeakerRecogniser:
             recogniser.accept(audio)
             return recogniser.partial() if partial else self._text
 
-        heard = await self._attempt(decode, samples, Turn(due, samples.size / SAMPLE_RATE, self._tenant))
+        heard = await self._attempt(
+            decode, samples, Turn(due, samples.size / SAMPLE_RATE, self._tenant, catch_up=catch_up)
+        )
         if heard is not None:
             self._text = heard
         return self._text
 
-    async def finish(self, samples: Samples, *, due: float = -math.inf) -> Heard:
+    async def finish(self, samples: Samples, *, due: float = -math.inf, catch_up: bool = False) -> Heard:
         """Gives the utterance's last samples (perhaps none), ends it and returns all of it. One thread hop."""
         self._take_up(samples)
 
@@ -97,7 +99,8 @@ class SpeakerRecogniser:
                 recogniser.accept(audio)
             return recogniser.finish()
 
-        turn = Turn(due, samples.size / SAMPLE_RATE + ENDING_COST_S, self._tenant, ends_utterance=True)
+        audio_s = samples.size / SAMPLE_RATE + ENDING_COST_S
+        turn = Turn(due, audio_s, self._tenant, ends_utterance=True, catch_up=catch_up)
         words = await self._attempt(decode, samples, turn)
         heard = Heard(self._text) if words is None else Heard(" ".join(word.text for word in words), words)
         self._utterance = []

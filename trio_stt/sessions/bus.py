@@ -12,7 +12,7 @@ from typing import Final, Literal, Protocol
 
 import structlog
 import trio
-from attrs import frozen
+from attrs import field, frozen, validators
 
 from trio_stt.dialects.events import Transcript, Translation
 from trio_stt.operations.logs import without_message
@@ -25,6 +25,9 @@ KEPT_STREAMS: Final = 10 * KEPT_ENTRIES
 
 PRESENCE_S: Final = 15.0
 """A client of another instance that was not heard of for so long has left: its instance died."""
+
+INSTANCE_S: Final = 5.0
+"""An instance that was not heard of for so long is none any more: it ended, died, or is cut off."""
 
 
 # ── values ───────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -89,6 +92,38 @@ class Present:
     partials: bool
     languages: tuple[str, ...] = ()
     order: int = 0
+
+
+_text = validators.instance_of(str)
+_number = validators.instance_of(int)
+
+
+@frozen
+class InstanceRecord:
+    """What an instance tells of itself to the others; of those whom it serves it tells how many there are.
+
+    `readiness`: `starting`, `ready` or `draining`; `ready`: whether it lets new speakers in; `limit`: how many speakers
+    there would be if as many came as are let in now; `level`: of service; `parked`: streams whose clients are away and
+    may come back. Raises TypeError for a value of another type.
+    """
+
+    name: str = field(validator=_text)
+    version: str = field(default="", validator=_text)
+    readiness: str = field(default="", validator=_text)
+    ready: bool = field(default=False, validator=validators.instance_of(bool))
+    streams: int = field(default=0, validator=_number)
+    limit: int = field(default=0, validator=_number)
+    level: str = field(default="", validator=_text)
+    parked: int = field(default=0, validator=_number)
+    memory_mb: int | None = field(default=None, validator=validators.optional(_number))
+
+
+@frozen
+class InstanceSeen:
+    """What an instance told of itself, `age_s` seconds ago."""
+
+    record: InstanceRecord
+    age_s: float
 
 
 @frozen
@@ -267,3 +302,9 @@ class Bus(Protocol):
 
     def depart(self, call: Call, present: Present) -> None:
         """Tells the others that a client's connection ended. Returns at once; with the bus down it is dropped."""
+
+    async def meet_instances(self, record: InstanceRecord) -> tuple[InstanceSeen, ...] | Down:
+        """Tells the others about this instance; returns what each has told lately, this one too, ordered by name.
+
+        `DOWN` also if Redis refuses just that.
+        """

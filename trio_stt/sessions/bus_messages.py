@@ -13,7 +13,7 @@ from typing import Any, Final
 from attrs import fields_dict, frozen
 
 from trio_stt.dialects.events import Transcript, Translation, Word
-from trio_stt.sessions.bus import BusEvent, Call, Here, Joined, Left, Present, StoredFinal
+from trio_stt.sessions.bus import BusEvent, Call, Here, InstanceRecord, Joined, Left, Present, StoredFinal
 
 _FINAL, _PARTIAL, _TRANSLATION, _JOINED, _HERE, _LEFT = "final", "partial", "translation", "joined", "here", "left"
 
@@ -30,6 +30,7 @@ _LEFT_OUT: Final = ("session_id", "history", "words")
 _TRANSCRIPT_FIELDS: Final = tuple(name for name in fields_dict(Transcript) if name not in _LEFT_OUT)
 _TRANSLATION_FIELDS: Final = tuple(name for name in fields_dict(Translation) if name not in _LEFT_OUT)
 _PRESENT_FIELDS: Final = tuple(fields_dict(Present))
+_INSTANCE_FIELDS: Final = tuple(fields_dict(InstanceRecord))
 
 
 @frozen
@@ -69,6 +70,19 @@ def decode(payload: bytes, call: Call) -> Message | None:
             _JSON.encode(body).encode()  # fails at half a surrogate pair: UTF-8 has none, but JSON can escape it
         return Message(str(body["origin"]), _event(body, call))
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
+        return None
+
+
+def encode_instance(record: InstanceRecord) -> bytes:
+    """The bytes for what an instance tells of itself."""
+    return _JSON.encode(_picked(record, _INSTANCE_FIELDS)).encode(errors="replace")
+
+
+def decode_instance(payload: bytes) -> InstanceRecord | None:
+    """What an instance told; None if this version cannot read it."""
+    try:
+        return InstanceRecord(**_picked_from(_READER.decode(payload.decode()), _INSTANCE_FIELDS))
+    except (ValueError, TypeError, RecursionError):
         return None
 
 

@@ -23,6 +23,7 @@ from trio_stt.recognition.engine import HeardWord
 from trio_stt.recognition.speaker import Heard, SpeakerRecogniser
 from trio_stt.sessions.backlog import AudioRun
 from trio_stt.sessions.caption_sink import CaptionSink
+from trio_stt.sessions.catch_up import CatchUp
 from trio_stt.sessions.pace import BEAT_MS, next_beat
 
 MAX_CALL_SAMPLES = 4 * MODEL_RATE // 10
@@ -172,6 +173,7 @@ class Captioner:
         self._windows = Windows()
         # When the first sample heard here was spoken, on Trio's clock.
         self._began_at = None if origin.began_at is None else origin.began_at + origin.sample / request.sample_rate
+        self._catch_up = CatchUp() if origin.resumes else None
         self._utterance: Utterance | None = None
         self._cut_words: Sequence[HeardWord] = ()
         self._chunk_ids = ChunkIds()
@@ -205,7 +207,13 @@ class Captioner:
     async def hear(self, run: AudioRun) -> None:
         """Deals with a run of audio and publishes what it completes. Cancelled, it leaves the stream useless."""
         if self._began_at is None:
-            self._began_at = run.arrived_at - run.frames[0].count / self._request.sample_rate
+            self._began_at = self._spoken_live(run)
+        if self._catch_up is not None:
+            audio_s = sum(frame.count for frame in run.frames) / self._request.sample_rate
+            if self._catch_up.is_over(run.arrived_at, audio_s, lag_ms=self._lag_ms()):
+                self._catch_up = None
+                # Not before: what it sends ahead of time is due no sooner for having been resumed.
+                self._began_at = self._spoken_live(run)
         for frame in run.frames:
             self._chunk_ids.add(frame)
         samples = formats.decode(b"".join(frame.payload for frame in run.frames), self._request.encoding)
@@ -287,8 +295,20 @@ class Captioner:
 
     async def _finish_decoding(self, utterance: Utterance) -> Heard:
         while utterance.undecoded_samples > MAX_CALL_SAMPLES:
-            await self._recogniser.accept(self._take(utterance), partial=False, due=self._due(utterance))
-        return await self._recogniser.finish(self._take(utterance), due=self._due(utterance))
+            samples = self._take(utterance)
+            due = self._due(utterance)
+            await self._recogniser.accept(samples, partial=False, due=due, catch_up=self._is_catch_up(due))
+        samples = self._take(utterance)
+        due = self._due(utterance)
+        return await self._recogniser.finish(samples, due=due, catch_up=self._is_catch_up(due))
+
+    def _spoken_live(self, run: AudioRun) -> float:
+        """When the first sample heard here was spoken, if the first frame of a run arrived as soon as it was spoken."""
+        heard = self.received - self._origin.sample + run.frames[0].count
+        return run.arrived_at - heard / self._request.sample_rate
+
+    def _is_catch_up(self, due: float) -> bool:
+        return self._catch_up is not None and due < trio.current_time()
 
     def _due(self, utterance: Utterance) -> float:
         """When the last sample taken was spoken, if the stream is sent in real time."""
@@ -309,7 +329,8 @@ class Captioner:
         partial = self._is_partial_due()
         if partial:
             self._since_partial = 0
-        text = await self._recogniser.accept(samples, partial=partial, due=self._due(utterance))
+        due = self._due(utterance)
+        text = await self._recogniser.accept(samples, partial=partial, due=due, catch_up=self._is_catch_up(due))
         text = utterance.without_context(text) if utterance.heard_before else text
         if partial and text and text != utterance.text:
             utterance.text = text

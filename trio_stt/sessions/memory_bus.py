@@ -12,6 +12,7 @@ from attrs import define, evolve, field
 
 from trio_stt.dialects.events import Transcript, Translation
 from trio_stt.sessions.bus import (
+    INSTANCE_S,
     KEPT_ENTRIES,
     KEPT_STREAMS,
     PRESENCE_S,
@@ -23,6 +24,8 @@ from trio_stt.sessions.bus import (
     Entry,
     Following,
     Here,
+    InstanceRecord,
+    InstanceSeen,
     Joined,
     Kept,
     Left,
@@ -75,6 +78,7 @@ class Memory:
         self.down = False
         self.ends: list[MemoryBus] = []
         self.presence_s = presence_s
+        self.instances: dict[str, tuple[InstanceRecord, float]] = {}  # by name, with the time when it was told
         self._ttl_s = ttl_s
         self._max_entries = max_entries
         self._entries = 0
@@ -93,6 +97,7 @@ class Memory:
             self._calls.clear()
             self._tenants.clear()
             self._entries = 0
+            self.instances.clear()
 
     def start(self) -> None:
         """It comes back."""
@@ -290,6 +295,17 @@ class MemoryBus(Bus):
         if present.client_id in kept and kept[present.client_id].present.connection == present.connection:
             del kept[present.client_id]
         self._tell(call, Left(present.client_id, present.connection))
+
+    async def meet_instances(self, record: InstanceRecord) -> tuple[InstanceSeen, ...] | Down:
+        await trio.lowlevel.checkpoint()
+        if not self.up:
+            return Outcome.DOWN
+        now = trio.current_time()
+        known = self._memory.instances
+        known[record.name] = record, now
+        for name in [name for name, (_, told_at) in known.items() if now - told_at > INSTANCE_S]:
+            del known[name]
+        return tuple(InstanceSeen(one, now - told_at) for _, (one, told_at) in sorted(known.items()))
 
     def _use(self, call: Call, stream_id: str) -> _StreamState:
         streams = self._memory.call(call).streams

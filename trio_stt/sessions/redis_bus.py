@@ -28,6 +28,7 @@ from trio_stt.dialects.events import Transcript, Translation
 from trio_stt.redis_address import read_redis_url
 from trio_stt.sessions import redis_scripts as scripts
 from trio_stt.sessions.bus import (
+    INSTANCE_S,
     KEPT_ENTRIES,
     KEPT_STREAMS,
     PRESENCE_S,
@@ -39,6 +40,8 @@ from trio_stt.sessions.bus import (
     Entry,
     Following,
     Here,
+    InstanceRecord,
+    InstanceSeen,
     Joined,
     Left,
     Outcome,
@@ -49,7 +52,7 @@ from trio_stt.sessions.bus import (
     finals_of_stream,
     place_of,
 )
-from trio_stt.sessions.bus_messages import Message, decode, encode
+from trio_stt.sessions.bus_messages import Message, decode, decode_instance, encode, encode_instance
 from trio_stt.sessions.redis_connection import LOST, concerns_all, look, open_connection, reason_of, release
 from trio_stt.sessions.redis_scripts import PREFIX, Keys
 
@@ -82,7 +85,7 @@ REFUSALS_EVERY_S: Final = 60.0
 """A call that Redis refuses is logged so often."""
 
 _ALL_CALLS: Final = Call("", "")
-"""None that exists: its channel stands for those of all."""
+"""None that exists: its channel stands for those of all, and what is of no call counts as its."""
 
 _Unanswered = Literal[Outcome.DOWN, Outcome.REFUSED]
 
@@ -102,6 +105,7 @@ _ANNOUNCE = _Script(scripts.ANNOUNCE)
 _REFRESH = _Script(scripts.REFRESH)
 _DEPART = _Script(scripts.DEPART)
 _PRESENT = _Script(scripts.PRESENT)
+_MEET = _Script(scripts.MEET)
 
 
 class RedisBus(Bus):
@@ -557,6 +561,19 @@ class RedisBus(Bus):
         if left is not None:
             arguments = (keys.channel, present.client_id, present.connection, left)
             self._tell(b"EVALSHA", _DEPART.sha, 1, keys.present, *arguments)
+
+    async def meet_instances(self, record: InstanceRecord) -> tuple[InstanceSeen, ...] | Down:
+        arguments = (record.name, encode_instance(record), round(INSTANCE_S * 1000))
+        answer = await self._call(_ALL_CALLS, _MEET, [scripts.INSTANCES], *arguments)
+        if isinstance(answer, Outcome):
+            return Outcome.DOWN
+        seen = []
+        for message in answer:
+            age_ms, _, payload = message.partition(b" ")
+            found = decode_instance(payload)
+            if found is not None:  # else it is of a version that nobody here knows
+                seen.append(InstanceSeen(found, int(age_ms) / 1000))
+        return tuple(sorted(seen, key=lambda one: one.record.name))
 
 
 @frozen

@@ -19,6 +19,9 @@ from trio_stt.sessions.bus import Call
 PREFIX: Final = "trio-stt"
 """What every key and channel begins with."""
 
+INSTANCES: Final = f"{PREFIX}:instances"
+"""The one key that is of no call (a hash): what each instance told of itself, and when."""
+
 
 @frozen
 class Keys:
@@ -202,4 +205,27 @@ return found
 )
 """Key: present. Answers the order and payload of each client that is there."""
 
-ALL: Final = (PUBLISH_FINAL, PUBLISH_TRANSLATION, RAISE_EPOCH, ANNOUNCE, REFRESH, DEPART, PRESENT)
+MEET: Final = (
+    _NOW
+    + """
+local name, payload, life = ARGV[1], ARGV[2], tonumber(ARGV[3])
+redis.call('HSET', KEYS[1], name, string.format('%.0f', now) .. ' ' .. payload)
+redis.call('PEXPIRE', KEYS[1], life)
+local found = {}
+local all = redis.call('HGETALL', KEYS[1])
+for i = 1, #all, 2 do
+  local told, told_of = string.match(all[i + 1], '^(%d+) (.*)$')
+  local age = told and now - tonumber(told)
+  -- The clock may have gone back since.
+  if age and math.abs(age) <= life then
+    table.insert(found, string.format('%.0f', math.max(age, 0)) .. ' ' .. told_of)
+  else
+    redis.call('HDEL', KEYS[1], all[i])
+  end
+end
+return found
+"""
+)
+"""Key: instances. Answers the age in ms and the payload of each instance that was heard of within `life` ms."""
+
+ALL: Final = (PUBLISH_FINAL, PUBLISH_TRANSLATION, RAISE_EPOCH, ANNOUNCE, REFRESH, DEPART, PRESENT, MEET)

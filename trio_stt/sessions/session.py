@@ -456,9 +456,10 @@ class Sessions:
     def __contains__(self, call: Call) -> bool:
         return call in self._sessions
 
-    async def join(self, member: Member) -> Session:
+    async def join(self, member: Member, *, is_gone: Callable[[], bool] = lambda: False) -> Session:
         """The call that `member` asked for, with it in it; leave it in any case.
 
+        `is_gone`: asked before anybody is told; then `trio.EndOfChannel` is raised, and it replaces no connection.
         Waits at most `CATCH_UP_S` for what was said before, and for the bus to hear of it. May be cancelled.
         """
         call = call_of(member.request)
@@ -469,6 +470,8 @@ class Sessions:
         session.joining += 1
         try:
             await session.wait_caught_up()
+            if is_gone():
+                raise trio.EndOfChannel
             session.join(member)
         finally:
             session.joining -= 1

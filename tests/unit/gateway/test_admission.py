@@ -52,8 +52,9 @@ class Door:
         request = StreamRequest(client, "call", **request)
         assert self.admission.check(request) is None
         place = self.admission.place(request, f"stream-{len(self._places)}")
-        place.__enter__()
+        held = place.__enter__()
         self._places.append(place)
+        return held
 
     def let_one_out(self):
         self._places.pop().__exit__(None, None, None)
@@ -86,6 +87,46 @@ async def test_who_comes_back_is_let_in_whatever_the_load():
         door.let_in()
     door.degradation.update(0, delay_s=1.0, load=2.0)
     assert door.refusal("back") is None
+
+
+async def test_a_stream_whose_client_is_away_holds_no_place_but_its_client_finds_one():
+    door = Door(max_speakers=2, quotas=Quotas(Quota(streams=2)))
+    door.let_in("ann").park(lambda: None)
+    assert (door.admission.speakers, door.admission.parked) == (0, 1)
+    door.let_in("bob")
+    door.let_in("eve")
+    assert door.refusal("joe").code == "too_many_streams"
+    door.let_in("ann", resume=True, framing="seq")
+    assert (door.admission.speakers, door.admission.speakers_limit) == (3, 3)
+    for _ in range(4):
+        door.let_one_out()
+    assert (door.admission.speakers, door.admission.parked) == (0, 0)
+    assert door.capacity.load == 0
+
+
+async def test_load_counts_those_who_are_there():
+    door = Door()
+    for number in range(10):
+        door.let_in(f"client {number}").park(lambda: None)
+    assert door.refusal() is None
+    assert door.capacity.load == 0
+
+
+async def test_of_too_many_streams_whose_clients_are_away_the_oldest_ends():
+    door, ended = Door(max_speakers=2), []
+    for name in ("ann", "bob", "eve"):
+        door.let_in(name).park(lambda name=name: ended.append(name))
+    assert (ended, door.admission.parked) == (["ann"], 2)
+
+
+async def test_where_recognisers_are_short_a_stream_whose_client_is_away_keeps_its_place():
+    door = Door(max_speakers=2)
+    door.admission.parked_hold_places = True
+    door.let_in("ann").park(lambda: None)
+    door.let_in("bob")
+    assert door.refusal("eve").code == "full"
+    assert door.admission.speakers_limit == 1
+    assert door.refusal("ann", resume=True) is None
 
 
 async def test_lateness_refuses_new_speakers_but_no_listeners():

@@ -99,3 +99,98 @@ def test_a_withdrawn_call_is_never_made(schedule):
     assert taken(schedule, 5.0) == ["second"]
     put(schedule, "again", 1.0, tenant="other")
     assert taken(schedule, 5.0) == ["again"]
+
+
+# ── catch-up after a resume ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_catch_up_gets_at_most_every_second_call_while_others_are_due(schedule):
+    for n in range(10):
+        schedule.put(Job("late", Turn(0.0, 0.1, f"tenant {n}", n % 2 == 0, catch_up=True)))
+        put(schedule, "live", 1.0)
+    order = taken(schedule, 2.0)
+    assert order == ["late", "live"] * 10
+
+
+def test_catch_up_gets_at_most_half_of_the_audio_while_others_are_due(schedule):
+    for _ in range(3):
+        schedule.put(Job("late", Turn(0.0, 0.4, catch_up=True)))
+    for _ in range(10):
+        put(schedule, "live", 1.0, audio_s=0.1)
+    order = taken(schedule, 2.0)
+    assert order == ["late", *["live"] * 4] * 2 + ["late", "live", "live"]
+
+
+def test_catch_up_comes_before_what_is_sent_ahead_of_time_and_alone_waits_for_nobody(schedule):
+    put(schedule, "ahead", 100.0)
+    for _ in range(3):
+        schedule.put(Job("late", Turn(0.0, 0.4, catch_up=True)))
+    assert taken(schedule, 1.0) == ["late", "late", "late", "ahead"]
+
+
+def test_catch_up_that_is_withdrawn_holds_nobody_up(schedule):
+    late = Job("late", Turn(0.0, 0.4, catch_up=True))
+    schedule.put(late)
+    put(schedule, "live", 1.0)
+    schedule.withdraw(late)
+    assert len(schedule) == 1
+    assert taken(schedule, 2.0) == ["live"]
+
+
+class Room:
+    """One thread, ten people who speak, and fifty streams that were resumed at one moment; on a clock of its own."""
+
+    COST = 0.045  # seconds a second of audio: the ten use 45 % of the thread
+    LIVE, CHUNK_S = 10, 0.1
+    RESUMED, HELD_S, LONG_CHUNK_S = 50, 5.0, 0.4
+
+    def __init__(self, schedule, *, told_apart):
+        self.schedule = schedule
+        self.told_apart = told_apart
+        self.live_delays_s = []
+        self.caught_up_at = 0.0
+
+    def run(self, seconds):
+        now = 0.0
+        next_due = [n * self.CHUNK_S / self.LIVE for n in range(self.LIVE)]
+        waiting = set()
+        left_s = [self.HELD_S] * self.RESUMED
+        for n in range(self.RESUMED):
+            self._put_late(n, now)
+        while now < seconds:
+            for n, due in enumerate(next_due):
+                if due <= now and n not in waiting:
+                    waiting.add(n)
+                    self.schedule.put(Job(n, Turn(due, self.CHUNK_S)))
+            job = self.schedule.take(now)
+            if job is None:
+                now = min(next_due)
+                continue
+            began, now = now, now + job.turn.audio_s * self.COST
+            if job.name in waiting:
+                self.live_delays_s.append(began - job.turn.due)
+                waiting.remove(job.name)
+                next_due[job.name] += self.CHUNK_S
+            else:
+                n = job.name - self.LIVE
+                left_s[n] -= self.LONG_CHUNK_S
+                self.caught_up_at = now
+                if left_s[n] > 0:
+                    self._put_late(n, now)
+
+    def _put_late(self, n, now):
+        self.schedule.put(Job(self.LIVE + n, Turn(now, self.LONG_CHUNK_S, catch_up=self.told_apart)))
+
+
+def test_people_who_speak_keep_their_lag_while_many_streams_catch_up_and_these_are_soon_done(schedule):
+    room = Room(schedule, told_apart=True)
+    room.run(40)
+    assert max(room.live_delays_s) < 0.06
+    work_s = room.RESUMED * room.HELD_S * room.COST
+    assert room.caught_up_at < 1.2 * work_s / (1 - 0.45)
+
+
+def test_if_they_were_not_told_apart_people_who_speak_would_wait_for_all_of_them(schedule):
+    room = Room(schedule, told_apart=False)
+    room.run(40)
+    assert max(room.live_delays_s) > 0.5

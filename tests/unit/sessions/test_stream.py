@@ -25,7 +25,7 @@ from trio_stt.recognition.breaker import Breaker
 from trio_stt.recognition.resting import Resting
 from trio_stt.recognition.speaker import SpeakerRecogniser
 from trio_stt.sessions.backlog import Backlog
-from trio_stt.sessions.captioner import Captioner
+from trio_stt.sessions.captioner import BEGINNING, Captioner
 from trio_stt.sessions.outbox import Outbox
 from trio_stt.sessions.session import REPLACED, Member
 from trio_stt.sessions.stream import Stream
@@ -46,7 +46,8 @@ class DeliveredAtOnce:
 class Speaker:
     """One stream with a fake engine; `say` sends sound in frames of 100 ms, `received` is what the client is sent."""
 
-    def __init__(self, **request) -> None:
+    def __init__(self, *, origin=BEGINNING, decoders=None, **request) -> None:
+        self.decoders = decoders or InlineDecoders()
         self.request = StreamRequest("ann", "call", **{"framing": "seq", **request})
         self.engine = FakeEngine()
         self.outbox = Outbox(max_messages=10_000)
@@ -59,7 +60,8 @@ class Speaker:
         self.captioner = Captioner(
             self.request,
             "s",
-            gate=SpeechGate(GateConfig()),
+            origin=origin,
+            gate=SpeechGate(GateConfig(), goes_on=origin.resumes),
             voice=LoudnessVoice(),
             recogniser=self.recogniser(self.engine),
             sink=DeliveredAtOnce(self.member),
@@ -84,7 +86,7 @@ class Speaker:
 
     def recogniser(self, engine: FakeEngine) -> SpeakerRecogniser:
         breaker = Breaker("fake", min_calls=20, wait_s=5, jitter=lambda: 0.0)
-        return SpeakerRecogniser(engine, InlineDecoders(), breaker, self.resting, self.log, give_up=engine.close)
+        return SpeakerRecogniser(engine, self.decoders, breaker, self.resting, self.log, give_up=engine.close)
 
     async def change_language(self, language: str) -> Failure | None:
         """Another engine hears from now on; that of "yy" cannot be had."""
