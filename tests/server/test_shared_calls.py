@@ -12,7 +12,7 @@ from tests.server.redis_server import redis_server
 from tests.server.test_misuse import masked
 from tests.unit.fakes import silence, sound
 from trio_stt.client.websocket import StreamClosedError
-from trio_stt.dialects.events import Ack, Presence, Transcript
+from trio_stt.dialects.events import Ack, Presence, Ready, Transcript
 
 WORDS = sound(1.0).tobytes() + silence(1.0).tobytes()
 
@@ -68,11 +68,15 @@ async def _history(server, count: int):
 
 
 async def test_a_client_that_connects_elsewhere_is_closed_where_it_was(redis):
-    async with two_servers(redis) as (here, there), here.speaker("ann") as old, there.speaker("ann"):
-        with pytest.raises(StreamClosedError) as closed, trio.fail_after(10):
-            async for _ in old:
-                pass
-        assert closed.value.close.code == 4001
+    async with two_servers(redis) as (here, there):
+        await wait_until_up(here, there)
+        async with here.speaker("ann") as old:
+            assert isinstance(await anext(old), Ready)  # else it may come to the call after the other
+            async with there.speaker("ann"):
+                with pytest.raises(StreamClosedError) as closed, trio.fail_after(10):
+                    async for _ in old:
+                        pass
+                assert closed.value.close.code == 4001
 
 
 def ask_and_give_up(server, query: str, *frames: bytes) -> None:
