@@ -27,8 +27,8 @@ T = TypeVar("T")
 class DecoderStatistics:
     """Threads in use and in all, calls waiting for one, the age in seconds of the oldest call under way.
 
-    `delay_s`: how late, in seconds, recent calls began (their age weighs by `DELAY_MEMORY_S`), without those of
-    catch-up. `cpu_s`: the processor time of all calls so far.
+    `delay_s`: how late, in seconds, recent calls began (their age weighs by `DELAY_MEMORY_S`). `cpu_s`: the processor
+    time of all calls so far.
     """
 
     busy: int
@@ -168,8 +168,7 @@ class Decoders:
                     return
                 job.began = now
                 self._under_way.add(job)
-                if not job.turn.catch_up:  # which has to wait by right
-                    self._note_delay(now, max(now - job.turn.due, 0.0))
+                self._note_delay(now, max(now - job.turn.due, 0.0))
             result = outcome.capture(job.call)
             del job.call  # it may hold the last reference to a recogniser, which is freed in this thread
             before_ns, cpu_ns = cpu_ns, time.thread_time_ns()
