@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import sys
+from functools import partial
+from types import ModuleType
 
 import click
 
 from trio_stt import __version__
-from trio_stt.operations.allocator import start_with_jemalloc
+from trio_stt.operations import allocator
+from trio_stt.operations.gently import gently
 from trio_stt.settings import SettingsError, load
 
 
@@ -24,7 +28,7 @@ class _Commands(click.Group):
         if cmd_name not in _MODULES:
             return None
         module, attribute = _MODULES[cmd_name].split(":")
-        command: click.Command = getattr(importlib.import_module(module), attribute)
+        command: click.Command = getattr(_imported(module), attribute)
         return command
 
 
@@ -50,9 +54,21 @@ def main() -> None:
 
 def run() -> None:
     """The program: the server is first given its allocator, before it loads anything."""
-    if sys.argv[1:2] == ["serve"] and _wants_jemalloc():
-        start_with_jemalloc()
+    if sys.argv[1:2] == ["serve"] and not allocator.is_chosen() and _wants_jemalloc():
+        allocator.start_with_jemalloc()
     main()
+
+
+def _imported(module: str) -> ModuleType:
+    """The module, at low priority: that takes seconds, and on this machine other servers may be at work.
+
+    Nothing that is imported is garbage: the collector, which would look again and again, rests meanwhile.
+    """
+    gc.disable()
+    try:
+        return gently(partial(importlib.import_module, module))
+    finally:
+        gc.enable()
 
 
 def _wants_jemalloc() -> bool:

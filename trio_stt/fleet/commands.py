@@ -1,6 +1,7 @@
 """`trio-stt fleet`: the local fleet's commands; `scripts/scale-deploy.sh` calls the first six.
 
-Most of what they need is imported when they need it: `keep` stays beside each process for days, and is to be small.
+Most of what they need is imported when they need it: `keep` stays beside each process for days, and is to be small;
+`instance` becomes the server, and is to be quick.
 """
 
 from __future__ import annotations
@@ -15,10 +16,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
-import trio
 
 from trio_stt.fleet.folder import MOST_INSTANCES, FleetError
-from trio_stt.fleet.keep import keep_command
 from trio_stt.settings import Settings, SettingsError, load
 
 if TYPE_CHECKING:
@@ -123,6 +122,9 @@ def stop() -> None:
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 def keep(end_by: str | None, command: tuple[str, ...]) -> None:
     """Run a command and start it again whenever it ends, until SIGTERM, SIGINT or SIGHUP, which is passed on."""
+    import trio
+
+    from trio_stt.fleet.keep import keep_command
 
     def run() -> None:
         number = signal.Signals[f"SIG{end_by}"] if end_by else None
@@ -140,7 +142,7 @@ _OF = click.option("--of", "of", type=_INSTANCES, help="How many instances there
 @_OF
 def instance(number: int, of: int | None) -> None:
     """Become one instance; with --of in a Procfile."""
-    from trio_stt.fleet.processes import become_instance
+    from trio_stt.fleet.instance_process import become_instance
 
     drain_at_most_s = None if of is None else HONCHO_DRAIN_S
     _do(become_instance, _settings(), number, of=of, drain_at_most_s=drain_at_most_s)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from pathlib import Path
@@ -16,13 +15,13 @@ from trio_stt.fleet.autoscale import Use
 from trio_stt.fleet.conductor import Conductor
 from trio_stt.fleet.environment import (
     cores_of_this_machine,
-    instance_environment,
     port_of,
     share_of_cores,
 )
-from trio_stt.fleet.folder import FleetError, Folder, replace_text
+from trio_stt.fleet.folder import Folder, replace_text
 from trio_stt.fleet.goal import read_goal, read_progress, write_progress
 from trio_stt.fleet.health import ask_all, use_of
+from trio_stt.fleet.instance_process import check_alone
 from trio_stt.fleet.instances import SupervisedInstances
 from trio_stt.fleet.nginx_workers import end_orphans
 from trio_stt.fleet.parent import end_with_parent
@@ -35,19 +34,6 @@ from trio_stt.settings import Settings
 Say = Callable[[str], None]
 
 
-def become_instance(
-    settings: Settings, number: int, *, of: int | None = None, drain_at_most_s: float | None = None
-) -> None:
-    """Becomes the server. Raises OSError and `FleetError`."""
-    folder = Folder.of(settings)
-    folder.make()
-    if of is not None:
-        _check_alone(folder)
-    more = instance_environment(settings, folder, number, of=of, drain_at_most_s=drain_at_most_s)
-    end_with_parent()
-    os.execve(sys.executable, [sys.executable, "-m", "trio_stt", "serve"], {**os.environ, **more})
-
-
 def become_nginx(settings: Settings, *, of: int | None = None) -> None:
     """Becomes nginx, in front of all instances until somebody knows better. Raises OSError and `FleetError`.
 
@@ -56,7 +42,7 @@ def become_nginx(settings: Settings, *, of: int | None = None) -> None:
     folder = Folder.of(settings)
     folder.make()
     if of is not None:
-        _check_alone(folder)
+        check_alone(folder)
     instances = of or read_goal(folder).least
     ports = [port_of(settings, number) for number in range(1, instances + 1)]
     program = find_nginx()
@@ -112,7 +98,7 @@ def run_probes(settings: Settings, instances: int, say: Say) -> None:
     Raises `FleetError`.
     """
     folder = Folder.of(settings)
-    _check_alone(folder)
+    check_alone(folder)
     routing = _routing(settings, folder, say)
 
     async def probe() -> None:
@@ -123,12 +109,6 @@ def run_probes(settings: Settings, instances: int, say: Say) -> None:
 
     end_with_parent()
     trio.run(_until_signal, probe)
-
-
-def _check_alone(folder: Folder) -> None:
-    """Raises `FleetError` where a fixed number of instances would meet a fleet of another kind."""
-    if Supervisor(folder).runs:
-        raise FleetError(f"scale-deploy.sh runs a fleet in {folder.root}: stop it first, or set FLEET_DIR to another.")
 
 
 def _routing(settings: Settings, folder: Folder, say: Say) -> Routing:

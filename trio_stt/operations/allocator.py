@@ -38,25 +38,34 @@ def in_use() -> str:
     return "jemalloc" if _has_jemalloc() else "system"
 
 
+def is_chosen() -> bool:
+    """Whether whoever started this process saw to its allocator: here, or `preloaded`. Says so once."""
+    if os.environ.pop(_STARTED, None) is None:
+        return False
+    # Programs that this process starts need neither.
+    for name in ("LD_PRELOAD", "MALLOC_CONF"):
+        os.environ.pop(name, None)
+    return True
+
+
 def start_with_jemalloc() -> None:
-    """Replaces this process by itself with jemalloc, if that is there; the second time, or without it, returns.
+    """Replaces this process by itself with jemalloc, if that is there and not chosen yet; otherwise returns.
 
     To be called before anything that would not survive: threads, open files, buffered output. Whoever names another
     allocator in ``LD_PRELOAD`` keeps it.
     """
-    if os.environ.pop(_STARTED, None) is not None:
-        # Programs that this process starts need neither.
-        for name in ("LD_PRELOAD", "MALLOC_CONF"):
-            os.environ.pop(name, None)
+    if is_chosen() or _has_jemalloc():
         return
+    environment = preloaded(os.environ)
+    if _STARTED in environment:
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
+
+
+def preloaded(inherited: Mapping[str, str]) -> dict[str, str]:
+    """The variables for a server that is to begin with jemalloc; as they are without it, or with another one chosen."""
     library = find_library()
-    if library is None or "LD_PRELOAD" in os.environ or _has_jemalloc():
-        return
-    os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment(library, os.environ))
-
-
-def environment(library: str, inherited: Mapping[str, str]) -> dict[str, str]:
-    """What the new process is given."""
+    if library is None or "LD_PRELOAD" in inherited:
+        return dict(inherited)
     return {"MALLOC_CONF": OPTIONS, **inherited, "LD_PRELOAD": library, _STARTED: "1"}
 
 

@@ -22,6 +22,7 @@ from attrs import frozen
 
 from trio_stt.models.installed import folder_of, installed_folders, is_model, language_of
 from trio_stt.operations import allocator
+from trio_stt.operations.gently import gently
 from trio_stt.recognition.breaker import Breaker
 from trio_stt.recognition.engine import Engine, EngineError, ModelError
 from trio_stt.recognition.shelved_model import Load, Loan, ModelStatistics, ShelvedModel, Unavailable
@@ -247,7 +248,9 @@ class ModelShelf:
     async def load_own(self) -> Engine:
         """Loads the model of the server's own language, before `run`. Raises what `load` does. May not be cancelled."""
         began = time.monotonic()
-        engine = await trio.to_thread.run_sync(self._load_engine, self.own, abandon_on_cancel=False)
+        load = partial(self._load_engine, self.own)
+        # A server that starts has nobody to caption yet; others beside it, whom it is to replace or to help, do.
+        engine = await trio.to_thread.run_sync(gently, load, abandon_on_cancel=False)
         self._place(self.own, engine, self.own.needs_mb, began)
         return engine
 

@@ -32,6 +32,19 @@ def test_the_program_starts_anew_with_jemalloc_and_its_arguments_and_passes_noth
     assert run("serve", "--port 1") == "jemalloc ['serve', '--port 1'] []"
 
 
+def test_a_program_that_was_given_jemalloc_does_not_start_anew() -> None:
+    program = PROGRAM.replace("allocator.start_with_jemalloc()", "print(allocator.is_chosen(), allocator.is_chosen())")
+    given = allocator.preloaded({"PATH": os.environ["PATH"], "MALLOC_CONF": "narenas:2"})
+    assert given["MALLOC_CONF"] == "narenas:2"
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, env=given, capture_output=True, text=True, timeout=20, check=True)
+    assert done.stdout.splitlines() == ["True False", "jemalloc [] []"]
+
+
+def test_another_allocator_is_not_replaced() -> None:
+    assert allocator.preloaded({"LD_PRELOAD": "libc.so.6"}) == {"LD_PRELOAD": "libc.so.6"}
+
+
 def test_whoever_chose_an_allocator_keeps_it() -> None:
     assert run(LD_PRELOAD="libc.so.6") == "system [] ['LD_PRELOAD']"
 
