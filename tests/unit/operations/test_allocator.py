@@ -11,12 +11,15 @@ PROGRAM = """
 import os, sys
 from trio_stt.operations import allocator
 allocator.start_with_jemalloc()
-print(allocator.in_use(), sys.argv[1:], [name for name in ("LD_PRELOAD", "MALLOC_CONF") if name in os.environ])
+ours = "LD_PRELOAD", "MALLOC_CONF", "PYTHONMALLOC"
+print(allocator.in_use(), sys.argv[1:], [name for name in ours if name in os.environ])
 """
 
 
 def run(*arguments: str, **environment: str) -> str:
-    inherited = {name: value for name, value in os.environ.items() if name not in ("LD_PRELOAD", "MALLOC_CONF")}
+    inherited = {
+        name: value for name, value in os.environ.items() if name not in ("LD_PRELOAD", "MALLOC_CONF", "PYTHONMALLOC")
+    }
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, *arguments],
         env={**inherited, **environment},
