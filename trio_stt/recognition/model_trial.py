@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -17,7 +18,7 @@ from trio_stt.models import manifest
 from trio_stt.models.errors import ModelStoreError
 from trio_stt.models.layout import check_structure, layout_of
 from trio_stt.recognition.engine import EngineError, ModelError
-from trio_stt.recognition.model_record import ModelRecords, identify
+from trio_stt.recognition.model_record import ModelRecord, ModelRecords, identify
 
 TRIAL_TIMEOUT_S: Final = 60.0
 """A trial takes about a second; a large model on a slow disk many."""
@@ -42,8 +43,13 @@ def check_model(model: Path, language: str, records: ModelRecords) -> None:
         faults = _visible_faults(model)
         if faults:
             raise ModelError(f"The speech model in {model} is damaged: {'; '.join(faults)}. {mend}")
-        if not records.read(identify(model)).works:
+        identity = identify(model)
+        if not records.read(identity).works:
             _examine(model, mend)
+            with suppress(
+                OSError
+            ):  # then it is tried again at the next start; what it costs is kept beside this, or not
+                records.write(identity, ModelRecord(works=True))
     except ModelStoreError as error:
         raise ModelError(f"{error} {mend}") from error
     except OSError as error:

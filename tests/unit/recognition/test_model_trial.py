@@ -6,6 +6,7 @@ import pytest
 
 from trio_stt.models import manifest
 from trio_stt.models.manifest import Origin
+from trio_stt.recognition import model_trial
 from trio_stt.recognition.engine import ModelError
 from trio_stt.recognition.model_record import ModelRecord, ModelRecords, identify
 from trio_stt.recognition.model_trial import check_model
@@ -33,6 +34,14 @@ def known_to_work(model, records):
 def test_a_model_that_is_known_to_work_is_not_loaded_for_a_trial(model, records):
     known_to_work(model, records)
     check_model(model, "en", records)  # no engine could load these files
+
+
+def test_a_model_is_tried_once(model, records, monkeypatch):
+    tried = []
+    monkeypatch.setattr(model_trial, "_examine", lambda model, mend: tried.append(model))
+    for _ in range(2):
+        check_model(model, "en", records)
+    assert tried == [model]
 
 
 def test_a_model_of_which_a_file_was_cut_is_refused_even_when_it_is_known(model, records):
