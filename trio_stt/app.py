@@ -504,14 +504,11 @@ class Instance:
             return False
         return True
 
-    async def _lend(self, language: str) -> Loan | NotLent:
-        return await self.shelf.lend(primary_subtag(language))
-
     async def _change_model(
         self, request: StreamRequest, stream_id: str, log: structlog.stdlib.BoundLogger
     ) -> SpeakerRecogniser | Refusal:
         """The recogniser of a stream whose speaker goes on in `request.language`."""
-        lent = await self._lend(request.language)
+        lent = await self.shelf.lend(primary_subtag(request.language))
         if isinstance(lent, NotLent):
             return failure_on_stream(request.language, lent)
         self.capacity.change_language(stream_id, primary_subtag(request.language))
@@ -692,7 +689,7 @@ class Instance:
         return refusal
 
     async def _let_speak(self, request: StreamRequest, socket: Socket, visitor: Visitor) -> Refusal | None:
-        lent = await self._lend(request.language)
+        lent = await self.shelf.lend(primary_subtag(request.language), partial(self.admission.most_users, request))
         if isinstance(lent, NotLent):
             return refusal_of(request.language, lent)
         with lent:
