@@ -381,7 +381,7 @@ async def test_a_server_that_never_answers_is_given_up(monkeypatch):
     async with serving(never) as url:
         result = await run(url)
     assert (result.code, result.output) == (ExitCode.SERVER, "")
-    assert "no server took the stream within 0.3 s" in result.messages
+    assert f"{url}: no WebSocket answer in 0.3 s" in result.messages
 
 
 async def test_without_a_server_the_files_of_an_earlier_run_are_left_alone(tmp_path):

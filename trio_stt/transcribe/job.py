@@ -134,7 +134,7 @@ class _Transcription:
             async with open_resuming_stream(
                 server, self._job.request, token=token, live=False, patience_s=self._job.patience_s
             ) as stream:
-                outcome = await self._stream(sound, stream, source.name)
+                outcome = await self._stream(sound, stream, source.name, server)
         self._offset_s += outcome.sent_s
         if outcome.source_error is not None:
             raise outcome.source_error
@@ -146,7 +146,7 @@ class _Transcription:
             return ExitCode.CONNECTION
         return ExitCode.OK
 
-    async def _stream(self, sound: Sound, stream: ResumingStream, name: str) -> Outcome:
+    async def _stream(self, sound: Sound, stream: ResumingStream, name: str, server: str) -> Outcome:
         self._streaming = True
         try:
             with self._display.showing(name, sound.duration_s):
@@ -157,7 +157,7 @@ class _Transcription:
                     self,
                     self._interrupted,
                     realtime=self._job.realtime,
-                    first=not self._served,
+                    first=None if self._served else server,
                 )
                 await self.on_translations_lost()  # none comes any more
                 return outcome

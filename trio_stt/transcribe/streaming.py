@@ -78,14 +78,14 @@ async def stream_captions(
     interrupted: trio.Event,
     *,
     realtime: bool,
-    first: bool,
+    first: str | None,
 ) -> Outcome:
     """Sends all of `sound`, then waits for the last transcript; tells `listener` of those of `client_id` (None: all).
 
     `realtime`: no faster than it was spoken. After `interrupted` nothing more is sent and what the server has is waited
-    for, briefly; not at all while there is no server. `first`: no server was ever reached, so it is no use to wait for
-    one: raises `ServerUnreachableError` if none answers. Raises `StreamRefusedError` if a server refuses the stream and
-    that is its last word; with `first` also if it is not. May be cancelled.
+    for, briefly; not at all while there is no server. `first`: the address of a server that was never reached, so
+    that it is no use to wait for it: raises `ServerUnreachableError` if it does not answer. Raises `StreamRefusedError`
+    if a server refuses the stream and that is its last word; with `first` also if it is not. May be cancelled.
     """
     streaming = _Streaming(stream, client_id, listener, interrupted, first=first)
     async with trio.open_nursery() as nursery:
@@ -108,7 +108,7 @@ class _Streaming:
         listener: Listener,
         interrupted: trio.Event,
         *,
-        first: bool,
+        first: str | None,
     ) -> None:
         self.failure: ServerUnreachableError | StreamRefusedError | None = None
         self._stream = stream
@@ -183,7 +183,7 @@ class _Streaming:
                 elif self._connected:
                     await self._listener.on_beat()
                 elif self._first and not self._began and trio.current_time() >= self._began_at + FIRST_ANSWER_S:
-                    self._fail(ServerUnreachableError(f"no server took the stream within {FIRST_ANSWER_S:g} s"))
+                    self._fail(ServerUnreachableError(f"{self._first}: no WebSocket answer in {FIRST_ANSWER_S:g} s"))
         finally:
             if self._unfinished is not None:
                 with trio.CancelScope(deadline=trio.current_time() + LAST_WORDS_S, shield=True):
@@ -259,7 +259,7 @@ class _Streaming:
         if ended.status is not None and not self._began:
             self._fail(StreamRefusedError(ended.status, ended.code, ended.message, None, None))
         elif ended.reason is EndReason.UNREACHABLE and self._first and not self._began:
-            self._fail(ServerUnreachableError(ended.message))
+            self._fail(ServerUnreachableError(f"{self._first}: {ended.message}"))
         elif ended.reason is not EndReason.FINISHED:
             self._give_up(_in_words(ended))
         elif self._unheard or not self._all_given or ended.message:
