@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import importlib
 import sys
+from typing import Any
 
 import click
 
 from trio_stt import __version__
 from trio_stt.operations.allocator import start_with_jemalloc
 from trio_stt.settings import SettingsError, load
+
+INTERRUPTED = 130
+"""The exit code after Ctrl-C: 128 + SIGINT, as shells count."""
 
 
 class _Commands(click.Group):
@@ -26,6 +30,14 @@ class _Commands(click.Group):
         module, attribute = _MODULES[cmd_name].split(":")
         command: click.Command = getattr(importlib.import_module(module), attribute)
         return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Runs the command. Ctrl-C, while its module is imported too, ends the process as shells expect."""
+        try:
+            return super().invoke(ctx)
+        except (KeyboardInterrupt, click.Abort):
+            click.echo("Aborted!", err=True)
+            raise SystemExit(INTERRUPTED) from None
 
 
 _MODULES = {
