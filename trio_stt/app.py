@@ -107,10 +107,10 @@ RECORD_CALLS = "TRIO_STT_RECORD_CALLS"
 def load_vosk(settings: Settings) -> Engine:
     """The Vosk model that the settings name, loaded and probed. Blocks. Raises `ModelError` or `EngineError`."""
     records = ModelRecords(settings.records_folder)
-    check_model(settings.model_path, settings.language, records)
-    engine = VoskEngine(
-        settings.model_path, recogniser_memory_mb=settings.recogniser_memory_mb, step_ms=settings.decode_step_ms
-    )
+    model = settings.model_path
+    installed = model.resolve().parent == settings.models_dir.resolve()
+    check_model(model, settings.language, records, installed=installed)
+    engine = VoskEngine(model, recogniser_memory_mb=settings.recogniser_memory_mb, step_ms=settings.decode_step_ms)
     warm_up(engine)
     record_to = os.environ.get(RECORD_CALLS)
     return RecordingEngine(engine, CallRecorder(Path(record_to))) if record_to else engine
