@@ -224,6 +224,18 @@ async def test_a_refusal_is_told_with_its_reason_and_when_to_try_again():
     assert "Try again in 3 s" in result.messages
 
 
+async def test_who_lacks_an_access_token_is_told_where_to_put_it():
+    async def refuse(request):
+        body = b'{"error":{"code":"invalid_token","message":"an access token is needed","parameter":null}}'
+        await request.reject(401, body=body)
+
+    async with serving(refuse) as url:
+        result = await run(url)
+    assert (result.code, result.output) == (ExitCode.SERVER, "")
+    assert "an access token is needed (HTTP 401)" in result.messages
+    assert "ACCESS_TOKEN" in result.messages
+
+
 async def test_a_server_that_is_gone_for_good_keeps_what_came_also_the_open_utterance():
     connections = 0
 

@@ -114,8 +114,7 @@ class _Transcription:
                 )
                 code = ExitCode.SERVER
             except StreamRefusedError as error:
-                again = "" if error.retry_after_s is None else f" Try again in {error.retry_after_s:g} s."
-                self._display.message(f"Error: the server refused: {error}.{again}")
+                self._display.message(f"Error: the server refused: {error}.{_advice_on(error)}")
                 code = ExitCode.SERVER
             nursery.cancel_scope.cancel()
         return code
@@ -249,6 +248,12 @@ class _Transcription:
         except OSError as error:
             message = f"standard output cannot be written: {error.strerror}."
             raise _OutputError(ExitCode.OUTPUT, message) from error
+
+
+def _advice_on(refusal: StreamRefusedError) -> str:
+    if refusal.status == 401:
+        return " Its operator makes tokens with 'trio-stt token'; put yours into ACCESS_TOKEN."
+    return "" if refusal.retry_after_s is None else f" Try again in {refusal.retry_after_s:g} s."
 
 
 def _write_all(output: BinaryIO, data: bytes) -> None:
