@@ -7,6 +7,7 @@ import importlib
 import sys
 from functools import partial
 from types import ModuleType
+from typing import Any
 
 import click
 
@@ -14,6 +15,9 @@ from trio_stt import __version__
 from trio_stt.operations import allocator
 from trio_stt.operations.gently import gently
 from trio_stt.settings import SettingsError, load
+
+INTERRUPTED = 130
+"""The exit code after Ctrl-C: 128 + SIGINT, as shells count."""
 
 
 class _Commands(click.Group):
@@ -30,6 +34,14 @@ class _Commands(click.Group):
         module, attribute = _MODULES[cmd_name].split(":")
         command: click.Command = getattr(_imported(module), attribute)
         return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Runs the command. Ctrl-C, while its module is imported too, ends the process as shells expect."""
+        try:
+            return super().invoke(ctx)
+        except (KeyboardInterrupt, click.Abort):
+            click.echo("Aborted!", err=True)
+            raise SystemExit(INTERRUPTED) from None
 
 
 _MODULES = {

@@ -107,10 +107,10 @@ RECORD_CALLS = "TRIO_STT_RECORD_CALLS"
 def load_vosk(settings: Settings) -> Engine:
     """The Vosk model that the settings name, loaded and probed. Blocks. Raises `ModelError` or `EngineError`."""
     records = ModelRecords(settings.records_folder)
-    check_model(settings.model_path, settings.language, records)
-    engine = VoskEngine(
-        settings.model_path, recogniser_memory_mb=settings.recogniser_memory_mb, step_ms=settings.decode_step_ms
-    )
+    model = settings.model_path
+    installed = model.resolve().parent == settings.models_dir.resolve()
+    check_model(model, settings.language, records, installed=installed)
+    engine = VoskEngine(model, recogniser_memory_mb=settings.recogniser_memory_mb, step_ms=settings.decode_step_ms)
     warm_up(engine)
     record_to = os.environ.get(RECORD_CALLS)
     return RecordingEngine(engine, CallRecorder(Path(record_to))) if record_to else engine
@@ -504,14 +504,11 @@ class Instance:
             return False
         return True
 
-    async def _lend(self, language: str) -> Loan | NotLent:
-        return await self.shelf.lend(primary_subtag(language))
-
     async def _change_model(
         self, request: StreamRequest, stream_id: str, log: structlog.stdlib.BoundLogger
     ) -> SpeakerRecogniser | Refusal:
         """The recogniser of a stream whose speaker goes on in `request.language`."""
-        lent = await self._lend(request.language)
+        lent = await self.shelf.lend(primary_subtag(request.language))
         if isinstance(lent, NotLent):
             return failure_on_stream(request.language, lent)
         self.capacity.change_language(stream_id, primary_subtag(request.language))
@@ -692,7 +689,7 @@ class Instance:
         return refusal
 
     async def _let_speak(self, request: StreamRequest, socket: Socket, visitor: Visitor) -> Refusal | None:
-        lent = await self._lend(request.language)
+        lent = await self.shelf.lend(primary_subtag(request.language), partial(self.admission.most_users, request))
         if isinstance(lent, NotLent):
             return refusal_of(request.language, lent)
         with lent:

@@ -26,7 +26,7 @@ ENV_FILE = ".env"
 LEAST_SECRET_BYTES = 32
 """Of an HS256 key: as long as the hash (RFC 7518, section 3.2)."""
 
-SECRETS = frozenset({"AUTH_KEYS", "ACCESS_TOKEN", "REDIS_URL", "RESUME_SECRET"})
+SECRETS = frozenset({"AUTH_KEYS", "ACCESS_TOKEN", "LIBRETRANSLATE_API_KEY", "REDIS_URL", "RESUME_SECRET"})
 """Settings whose values no message shows."""
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -186,6 +186,13 @@ def _http_url(value: Any) -> str:
     if url and (parts.scheme not in ("http", "https") or not parts.hostname):
         raise ValueError("an address that begins with http:// or https://")
     return url
+
+
+def _api_key(value: Any) -> str:
+    key = str(value)
+    if key and not _TOKEN.fullmatch(key):
+        raise ValueError("a key: letters, digits and marks, without spaces")
+    return key
 
 
 def _redis_url(value: Any) -> str:
@@ -464,7 +471,7 @@ class Settings:
     libretranslate_url: str = _setting(
         "", _http_url, "Address of a LibreTranslate server, for pairs that nobody translates here; empty: none."
     )
-    libretranslate_api_key: str = _setting("", str, "Its API key, where it wants one.")
+    libretranslate_api_key: str = _setting("", _api_key, "Its API key, where it wants one.")
     written_captions: bool = _setting(
         False,
         _boolean,

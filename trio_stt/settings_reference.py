@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from pathlib import Path
 
 import attrs
 import click
@@ -55,8 +56,13 @@ _EXPECTED = {
     "ALLOWED_ORIGINS": "origins, separated by commas, or *",
     "TRUSTED_PROXIES": "addresses or networks, separated by commas, or none",
     "ACCESS_TOKEN": "a token",
+    "CACHE_DIR": "a path, or off",
+    "REDIS_URL": "an address: redis://…, rediss://… or unix:///…",
 }
 """What lists that may be empty consist of, and other values that a wrong one does not tell."""
+
+_NO_VALUE = "\n"
+"""Wrong for every setting that can be wrong, but for paths, where nearly everything is right."""
 
 
 @frozen
@@ -149,14 +155,19 @@ def _print_table(entries: list[SettingHelp]) -> None:
 
 def _expectation(field: attrs.Attribute[object]) -> str:
     """What values a setting takes, in the words of its own error; but paths and lists may be empty."""
-    if field.name.upper() in _EXPECTED:
-        return _EXPECTED[field.name.upper()]
+    name, convert = field.name.upper(), field.converter
+    if name in _EXPECTED:
+        return _EXPECTED[name]
+    if not callable(convert):
+        raise TypeError(f"{name} has no converter, which would say what it expects")
     try:
-        if callable(field.converter) and isinstance(field.converter(""), tuple):
+        if isinstance(convert(""), tuple):
             return "names, separated by commas"
+        if isinstance(convert(_NO_VALUE), Path):
+            return "a path"
     except ValueError as error:
         return str(error)
-    return "a path"
+    raise TypeError(f"{name} takes everything, so nothing says what it expects: say it in _EXPECTED")
 
 
 def _as_variable(default: object) -> str:

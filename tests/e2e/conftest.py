@@ -43,7 +43,7 @@ class ServerProcess:
     def pid(self) -> int:
         return self._process.pid
 
-    def wait_for(self, event: str, timeout_s: float = 20) -> dict:
+    def wait_for(self, event: str, timeout_s: float = 60) -> dict:
         """The next log line of that event."""
         while (line := self._lines.get(timeout=timeout_s)) is not None:
             if line.startswith("{") and json.loads(line)["event"] == event:
@@ -53,7 +53,7 @@ class ServerProcess:
     def signal(self, number: int = signal.SIGTERM) -> None:
         os.kill(self.pid, number)
 
-    def ended(self, timeout_s: float = 20) -> int:
+    def ended(self, timeout_s: float = 60) -> int:
         """Its exit code, when it has ended."""
         return self._process.wait(timeout_s)
 

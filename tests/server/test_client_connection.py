@@ -8,6 +8,7 @@ import pytest
 import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection, WebSocketRequest, serve_websocket
 
+from trio_stt.client import websocket
 from trio_stt.client.connection import ServerUnreachableError, StreamClosedError, StreamRefusedError, open_stream
 from trio_stt.client.native_client import WireError
 from trio_stt.dialects.events import Ack, Pong, StreamRequest
@@ -187,6 +188,25 @@ async def test_a_server_that_hangs_up_during_the_handshake_is_given_up_at_once()
             async with open_stream(url, REQUEST):
                 pass
         nursery.cancel_scope.cancel()
+
+
+async def test_a_cancelled_send_that_has_cut_a_frame_is_followed_by_no_close_frame(monkeypatch):
+    monkeypatch.setattr(websocket, "_ANSWER_TIMEOUT_S", 3600)  # it would be waited for
+    left = trio.Event()
+
+    async def talk(stream: WebSocketConnection) -> None:
+        await left.wait()  # and reads nothing
+
+    async with server_that(accepting(talk)) as url:
+        with trio.fail_after(30):
+            socket = await websocket.connect(f"{url}/", timeout_s=10)
+            with trio.CancelScope() as sending:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(socket.send, bytes(100_000_000))
+                    await trio.testing.wait_all_tasks_blocked(0.1)
+                    sending.cancel()
+            await socket.aclose()
+            left.set()
 
 
 async def test_pings_are_answered_while_the_stream_is_iterated():

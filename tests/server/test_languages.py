@@ -12,6 +12,7 @@ from click.testing import CliRunner
 from tests.server.conftest import finals_of, running_server
 from tests.server.test_misuse import nothing_left
 from tests.server.test_refusals import refusal
+from tests.server.test_resume import SECRET, cut, speaker
 from tests.tokens import KEYS, token
 from tests.unit.fakes import CountingRecogniser, FakeEngine, silence, sound
 from tests.unit.speech_models import lay_model
@@ -231,6 +232,58 @@ async def test_models_that_pool_their_recognisers_take_as_many_speakers_as_there
         assert (refused.status, refused.code) == (503, "full")
         async with server.speaker("eve"):
             assert await words_of(ann) == "de1 de2"
+
+
+@pytest.mark.parametrize("noticed", [True, False], ids=["parked", "not noticed yet"])
+async def test_who_lost_the_connection_is_not_refused_for_the_recogniser_that_is_its_own(tmp_path, noticed):
+    models = Models(tmp_path, "en", "de", limits={"de": 1})
+    async with models.server(resume_window_s=5, resume_secret=SECRET) as server, speaker(server, "language=de") as ann:
+        ready = await ann.until("ready")
+        await ann.say(0, sound(0.5))
+        await trio.sleep(0.1)
+        if noticed:
+            await cut(server)
+            assert server.instance.admission.parked == 1
+            refused = await refusal(server, "client_id=bob&session_id=call&language=de")
+            assert (refused.status, refused.code) == (503, "full")
+        async with speaker(server, "language=de&resume=true") as again:
+            assert (await again.resume(ready["resume_token"], 0))["from_sample"] == 0
+            await again.say(0, sound(1))
+            await again.socket.send(json.dumps({"type": "finalize"}))
+            assert (await again.until("transcripts", is_final=True))["text"] == "de1 de2"
+            assert server.instance.shelf.find("de").users == 1
+    await nothing_left(server)
+
+
+async def test_who_comes_back_with_another_instances_stream_may_use_a_model_that_is_just_full(tmp_path):
+    models = Models(tmp_path, "en", "de", limits={"de": 1})
+    async with (
+        models.server() as server,
+        server.speaker("ann", language="de"),
+        speaker(server, "language=de&resume=true", "bob"),
+    ):
+        refused = await refusal(server, "client_id=eve&session_id=call&language=de&framing=seq&resume=true")
+        assert (refused.status, refused.code) == (503, "full")
+
+
+async def test_a_parked_streams_model_makes_no_room_for_another_language(tmp_path):
+    models = Models(tmp_path, "en", "de", "fr")
+    async with models.server(resume_window_s=5, resume_secret=SECRET) as server:
+        shelf = server.instance.shelf
+        async with speaker(server, "language=de") as ann:
+            ready = await ann.until("ready")
+            await ann.say(0, sound(0.5))
+            await trio.sleep(0.1)
+            await cut(server)
+        shelf._memory_mb = shelf.memory_mb + 1
+        refused = await refusal(server, "client_id=bob&session_id=call&language=fr")
+        assert (refused.status, refused.code, refused.retry_after_s) == (503, "model_memory_full", 2)
+        async with speaker(server, "language=de&resume=true") as again:
+            await again.resume(ready["resume_token"], 0)
+            await again.say(0, sound(1))
+            await again.socket.send(json.dumps({"type": "finalize"}))
+            assert (await again.until("transcripts", is_final=True))["text"] == "de1 de2"
+    assert models.loads == ["en", "de"]
 
 
 async def test_a_speaker_goes_on_in_another_language_on_the_same_stream(models):

@@ -187,7 +187,7 @@ async def test_a_stream_that_finds_no_server_is_given_up_when_the_users_patience
         assert events == [
             Interrupted("no server answers"),
             Lost(0, 100),
-            Ended(EndReason.UNREACHABLE, message="no server was ready within 0.3 s"),
+            Ended(EndReason.UNREACHABLE, message="no server was ready within 0.3 s: no server answers"),
         ]
         assert stream.ended == events[-1]
         with pytest.raises(StreamEndedError):

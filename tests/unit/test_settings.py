@@ -114,6 +114,16 @@ def test_the_files_in_the_repository_are_those_printed_today() -> None:
     assert (ROOT / "env.example").read_text() == env_example(entries), f"{again} --env > env.example"
 
 
+def test_the_page_calls_a_path_what_is_one_and_nothing_else() -> None:
+    expects = {entry.name: entry.expects for entry in settings_help()}
+    paths = {field.name.upper() for field in attrs.fields(Settings) if field.type in ("Path", "Path | None")}
+    assert {"MODELS_DIR", "TLS_KEY"} <= paths
+    assert {name for name, words in expects.items() if words == "a path"} == paths
+    assert expects["LIBRETRANSLATE_URL"] == "an address that begins with http:// or https://"
+    assert expects["LIBRETRANSLATE_API_KEY"].startswith("a key")
+    assert "a path" not in expects["REDIS_URL"] + expects["RESUME_SECRET"]
+
+
 def test_the_command_shows_every_setting_as_table_page_and_file() -> None:
     for options in ([], ["--markdown"], ["--env"]):
         result = CliRunner(env={"COLUMNS": "200"}).invoke(settings_command, options)
@@ -130,6 +140,7 @@ def test_the_command_shows_every_setting_as_table_page_and_file() -> None:
         ("AUTH_KEYS", "k 1:" + "x" * 32),
         ("ACCESS_TOKEN", "two words"),
         ("ACCESS_TOKEN", "line\nbreak"),
+        ("LIBRETRANSLATE_API_KEY", "two words"),
     ],
 )
 def test_a_secret_that_is_wrong_is_not_shown(env_file: Path, name: str, wrong: str) -> None:

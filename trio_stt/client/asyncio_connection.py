@@ -14,7 +14,8 @@ from typing import Any, NoReturn
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
 
-from trio_stt.client.refusal import read_refusal
+from trio_stt.client.native_client import PATH
+from trio_stt.client.refusal import ServerUnreachableError, read_refusal
 from trio_stt.client.resume_events import Ended, ResumingEvent
 from trio_stt.client.resuming_client import LEAST_ROOM_S, Attempt, ResumingClient, StreamEndedError, Token
 from trio_stt.dialects.events import Close, StreamRequest
@@ -160,8 +161,9 @@ class ResumingStream:
                 message=no.message,
                 retry_after_s=no.retry_after_s,
             )
-        except (OSError, InvalidHandshake, EOFError, ConnectionClosed):
-            self._client.failed(number, _now())
+        except (OSError, InvalidHandshake, EOFError, ConnectionClosed) as error:
+            address = attempt.url.partition("?")[0].removesuffix(PATH)
+            self._client.failed(number, _now(), ServerUnreachableError(f"{address}: {error}"))
         else:
             try:
                 await self._talk(number, websocket)

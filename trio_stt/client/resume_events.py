@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from enum import Enum
 
-from attrs import frozen
+from attrs import field, frozen
 
+from trio_stt.client.refusal import ServerUnreachableError, StreamRefusedError
 from trio_stt.dialects.events import Close, Ready, ServerEvent
 
 
@@ -16,10 +17,12 @@ from trio_stt.dialects.events import Close, Ready, ServerEvent
 class Interrupted:
     """The connection is lost, or the first one failed: captions stall. Audio may be given all the same.
 
-    `Resumed`, `Restarted` or the first `Ready` follows. `why`: for a log, such as ``closed with 1012``.
+    `Resumed`, `Restarted` or the first `Ready` follows. `why`: for a log, such as ``closed with 1012``. `failure`: that
+    of a try to connect, where it was one.
     """
 
     why: str
+    failure: ServerUnreachableError | StreamRefusedError | None = field(default=None, eq=False)
 
 
 @frozen

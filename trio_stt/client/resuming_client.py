@@ -20,6 +20,7 @@ from trio_stt.client.doubts import Doubts
 from trio_stt.client.held_samples import HeldSamples
 from trio_stt.client.native_client import NativeClient, WireError, stream_url
 from trio_stt.client.reconnection import Reconnection, Verdict, verdict_on_close, verdict_on_status
+from trio_stt.client.refusal import ServerUnreachableError, StreamRefusedError
 from trio_stt.client.resume_events import (
     Ended,
     EndReason,
@@ -197,6 +198,7 @@ class ResumingClient:
         self._try_at: float | None = now
         self._stalled_since: float | None = now
         self._stall_told = False
+        self._stalls_because = "no answer in time"
         self._joined_at = inf  # on the servers' clock: the first `ready`
         self._abandoned = 0  # tries without a `ready`: one that arrives late may yet replace a later one
         self._fresh_bearer = False
@@ -342,7 +344,8 @@ class ResumingClient:
             self._interrupt(now, "no heartbeat")
         patience_until = self._patience_until()
         if patience_until is not None and now >= patience_until:
-            self._end(Ended(EndReason.UNREACHABLE, message=f"no server was ready within {self._patience_s:g} s"))
+            message = f"no server was ready within {self._patience_s:g} s: {self._stalls_because}"
+            self._end(Ended(EndReason.UNREACHABLE, message=message))
 
     def next_attempt(self, now: float) -> Attempt | None:
         """The connection to open now, if any. With several servers they are tried in turn."""
@@ -402,16 +405,17 @@ class ResumingClient:
         if verdict is Verdict.RESUME:
             until = None if retry_after_s is None else now + max(0.0, retry_after_s)
             self._reconnection.turn_away(refused.server, until)
-            self._tell_stall(f"refused with HTTP {status} {code or ''}".rstrip())
+            no = StreamRefusedError(status, code, message, parameter, retry_after_s)
+            self._tell_stall(f"refused with HTTP {status} {code or ''}".rstrip(), no)
         reason = EndReason.UNAUTHORISED if status == 401 else EndReason.REFUSED
         self._follow(verdict, now, Ended(reason, status=status, code=code, message=message))
 
-    def failed(self, number: int, now: float) -> None:
-        """Nobody answered the upgrade: no server there, or it hung up."""
+    def failed(self, number: int, now: float, failure: ServerUnreachableError | None = None) -> None:
+        """Nobody answered the upgrade: no server there, or it hung up. `failure` says more, for the user."""
         if self._try is not None and self._try.number == number:
             self._reconnection.turn_away(self._try.server)
             self._try = None
-            self._tell_stall("no server answers")
+            self._tell_stall("no server answers", failure)
             self._try_again(now)
 
     def closed(self, number: int, now: float, close: Close) -> None:
@@ -687,11 +691,12 @@ class ResumingClient:
                 self._reconnection.steady()
         self._tell_stall(why)
 
-    def _tell_stall(self, why: str) -> None:
+    def _tell_stall(self, why: str, failure: ServerUnreachableError | StreamRefusedError | None = None) -> None:
         """Says why there is no connection, once until there is one."""
+        self._stalls_because = why
         if self._stalled_since is not None and not self._stall_told:
             self._stall_told = True
-            self._events.append(Interrupted(why))
+            self._events.append(Interrupted(why, failure))
 
     def _abandon(self, server: int, now: float) -> None:
         self._abandoned += 1

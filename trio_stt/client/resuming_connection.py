@@ -136,8 +136,8 @@ class ResumingStream:
                     message=no.message,
                     retry_after_s=no.retry_after_s,
                 )
-            except ServerUnreachableError:
-                self._client.failed(number, trio.current_time())
+            except ServerUnreachableError as nobody:
+                self._client.failed(number, trio.current_time(), nobody)
             else:
                 try:
                     await self._talk(number, websocket)

@@ -46,6 +46,7 @@ class WebSocket:
         self._parts: list[Any] = []  # of a message that is still coming, all bytes or all str
         self._closed: Close | None = None  # set when it arrives; messages that came before it may still wait
         self._unsent = b""
+        self._sends_part = False  # of what was handed over for sending: a frame may have been cut
         self._sending = trio.Lock()
         self._receiving = trio.Lock()
         self._note_events()
@@ -77,7 +78,13 @@ class WebSocket:
             return self._messages.popleft()
 
     async def aclose(self) -> None:
-        """Closes with 1000 if nobody has closed yet, and frees the socket within 2 seconds, also when cancelled."""
+        """Closes with 1000 if nobody has closed yet, and frees the socket within 2 seconds, also when cancelled.
+
+        Where a cancelled send has cut a frame, a close frame would be taken for a part of that: it is not sent.
+        """
+        if self._sends_part and not self._sending.locked():
+            await trio.aclose_forcefully(self._stream)
+            return
         try:
             with trio.move_on_after(_ANSWER_TIMEOUT_S, shield=True):
                 if self._closed is None:
@@ -95,7 +102,9 @@ class WebSocket:
     async def _send_unsent(self) -> None:
         data, self._unsent = self._unsent, b""
         if data:
+            self._sends_part = True
             await self._stream.send_all(data)
+            self._sends_part = False
 
     async def _read(self) -> None:
         """Waits for data and notes what it means; a ping is answered unless a send under way will do so."""

@@ -148,6 +148,15 @@ class Admission:
         why = self._full_for_speakers(language, continuous) if request.speak else self._full_for_listeners()
         return None if why is None else _busy("full", why, self._retries.next_wait_s())
 
+    def most_users(self, request: StreamRequest, limit: int) -> float:
+        """How many streams may use a speech model, that of this client among them; `limit` is for newcomers.
+
+        A client that comes back is one of them already: its older connection, or its parked stream, is about to end.
+        """
+        if self._parking.expects(request) or self._replaces(request):
+            return math.inf
+        return with_room_for_reconnects(limit, request.resume)
+
     @contextmanager
     def place(self, request: StreamRequest, stream_id: str, *, continuous: bool = False) -> Iterator[Place]:
         """Holds a place for a client that was not refused, until the block is left or it is parked."""

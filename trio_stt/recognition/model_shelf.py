@@ -151,13 +151,14 @@ class ModelShelf:
 
     # ── who uses them ────────────────────────────────────────────────────────────────────────────────────────────
 
-    async def lend(self, language: str) -> Loan | NotLent:
+    async def lend(self, language: str, most: Callable[[int], float] = lambda limit: limit) -> Loan | NotLent:
         """The model of a language (primary subtag) for one stream, loaded if need be; close the loan in the end.
 
+        `most`: of a model that has memory for so many recognisers, how many streams may use it, this one among them.
         Waits for a load for a bounded time. May be cancelled: the load goes on.
         """
         model = self.find(language)
-        return NotLent(Unavailable.NOT_INSTALLED) if model is None else await self._lend(model, self._wait_s)
+        return NotLent(Unavailable.NOT_INSTALLED) if model is None else await self._lend(model, self._wait_s, most)
 
     async def lend_named(self, name: str | None) -> Loan:
         """The model in the folder of that name among the models, or the server's own (None), for one stream.
@@ -168,7 +169,7 @@ class ModelShelf:
             return Loan(self.own)
         folder = self._models_dir / name
         model = self._models.get(folder.resolve()) or self._shelve(folder)
-        lent = await self._lend(model, math.inf)
+        lent = await self._lend(model, math.inf, lambda limit: limit)
         if isinstance(lent, NotLent):
             raise ModelError(f"model {name}: {model.error or lent.why.value.replace('_', ' ')}")
         return lent
@@ -189,7 +190,7 @@ class ModelShelf:
             model.has_phrases = True
             self._taken_mb[model] += needs_mb
 
-    async def _lend(self, model: ShelvedModel, wait_s: float) -> Loan | NotLent:
+    async def _lend(self, model: ShelvedModel, wait_s: float, most: Callable[[int], float]) -> Loan | NotLent:
         if not model.breaker.admits:
             return NotLent(Unavailable.FAILING, _retry_after_s(model))
         with ExitStack() as held:
@@ -202,7 +203,7 @@ class ModelShelf:
                 if problem is not None:
                     return NotLent(problem, _retry_after_s(model))
             limit = loan.engine.recogniser_limit
-            if limit is not None and model is not self.own and model.users > limit:
+            if limit is not None and model is not self.own and model.users > most(limit):
                 return NotLent(Unavailable.ALL_TAKEN)
             held.pop_all()
             return loan

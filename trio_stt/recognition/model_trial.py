@@ -24,14 +24,18 @@ TRIAL_TIMEOUT_S: Final = 60.0
 """A trial takes about a second; a large model on a slow disk many."""
 
 
-def check_model(model: Path, language: str, records: ModelRecords) -> None:
+def check_model(model: Path, language: str, records: ModelRecords, *, installed: bool = True) -> None:
     """Returns when `model` can be loaded. Blocks: milliseconds when `records` know it, else a second or more.
 
-    Raises `ModelError`, which says what is wrong with it and what to do.
+    `installed`: by our commands, which then can mend it. Raises `ModelError`, which says what is wrong with it and what
+    to do.
     """
     mend = (
         f"Check it with 'trio-stt models verify {language}', remove it with 'trio-stt models remove {language}' and "
         f"install it again with 'trio-stt models install {language}', or set VOSK_MODEL_PATH to another model's folder."
+        if installed
+        else "Set VOSK_MODEL_PATH to another model's folder, or leave it out: "
+        f"'trio-stt models install {language}' installs one."
     )
     try:
         if not model.is_dir():

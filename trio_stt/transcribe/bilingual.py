@@ -63,6 +63,11 @@ class Bilingual:
         for each in self._waiting:
             each.missing.clear()
 
+    def wait_anew(self, now_s: float) -> None:
+        """There was no connection for a while: what is missing may come from now on."""
+        for each in self._waiting:
+            each.since_s = now_s
+
     def ready(self, now_s: float) -> list[Captioned]:
         """What can be written now, in order; each once."""
         ready = []

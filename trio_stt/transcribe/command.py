@@ -22,7 +22,7 @@ from trio_stt.settings import Secret, Settings, SettingsError, load, parse_token
 from trio_stt.transcribe.display import Display
 from trio_stt.transcribe.exit_codes import ExitCode
 from trio_stt.transcribe.formats import CaptionFormat, caption_format
-from trio_stt.transcribe.job import Job, LanguageFile, run_job
+from trio_stt.transcribe.job import PATIENCE_S, Job, LanguageFile, run_job
 from trio_stt.transcribe.microphone import list_microphones
 from trio_stt.transcribe.pipe import Pipe
 from trio_stt.transcribe.sound import SourceError
@@ -53,6 +53,15 @@ STANDARD_INPUT = "-"
 @click.option(
     "--token", metavar="TOKEN", help="Access token for --server; better: ACCESS_TOKEN, which ps does not show."
 )
+@click.option(
+    "--patience",
+    "patience_s",
+    type=click.FloatRange(min=1),
+    default=PATIENCE_S,
+    show_default=f"{PATIENCE_S:g}",
+    metavar="SECONDS",
+    help="How long to wait for a server that was lost.",
+)
 @click.option("--language", metavar="TAG", help="What is spoken (BCP-47).  [default: the setting LANGUAGE]")
 @click.option("--session", metavar="ID", help="The call to join.  [default: a new one]")
 @click.option("--client", metavar="ID", help="Who speaks.  [default: a new name]")
@@ -80,6 +89,7 @@ def transcribe(
     raw_rate: int | None,
     server: str | None,
     token: str | None,
+    patience_s: float,
     language: str | None,
     session: str | None,
     client: str | None,
@@ -94,7 +104,7 @@ def transcribe(
     Without any of these, with --server and --session: of a whole call, as a listener receives it, until Ctrl-C.
 
     Results go to standard output, everything else to standard error. Exit codes: 0 all done, 2 wrong options, 3 a
-    source could not be read, 4 no server, 5 connection lost, 130 Ctrl-C.
+    source could not be read, 4 no server, 5 connection lost for good, 130 Ctrl-C.
     """
     if list_mics:
         raise SystemExit(_list_microphones())
@@ -137,7 +147,7 @@ def transcribe(
         if stem is not None
     ]
     open_server = _server(server, request, settings)
-    job = Job(sources, request, form, realtime, output_files, listens, shown)
+    job = Job(sources, request, form, realtime, output_files, listens, shown, patience_s)
     with open(sys.stdout.fileno(), "wb", buffering=0, closefd=False) as output:
         display = Display(Console(stderr=True, highlight=False))
         code = trio.run(run_job, job, open_server, output, display)

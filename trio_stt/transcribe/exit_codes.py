@@ -18,7 +18,7 @@ class ExitCode(IntEnum):
     SERVER = 4
     """No server answered, it refused, or none could be started."""
     CONNECTION = 5
-    """The connection was lost before the last caption had come."""
+    """The connection was lost for good before the last caption had come."""
     INTERRUPTED = 130
     """Ctrl-C (128 + SIGINT, as shells count); what was recognised so far has been written."""
     OUTPUT_CLOSED = 141

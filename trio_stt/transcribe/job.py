@@ -13,7 +13,8 @@ import attrs
 import trio
 from attrs import frozen
 
-from trio_stt.client.connection import CaptionStream, ServerUnreachableError, StreamRefusedError, open_stream
+from trio_stt.client.refusal import ServerUnreachableError, StreamRefusedError
+from trio_stt.client.resuming_connection import ResumingStream, open_resuming_stream
 from trio_stt.dialects.events import StreamRequest, Transcript, Translation
 from trio_stt.settings import Secret
 from trio_stt.transcribe.bilingual import Bilingual, Captioned
@@ -23,6 +24,9 @@ from trio_stt.transcribe.formats import CaptionFormat
 from trio_stt.transcribe.sound import SourceError
 from trio_stt.transcribe.sources import Sound, Source
 from trio_stt.transcribe.streaming import Outcome, stream_captions
+
+PATIENCE_S = 60.0
+"""Long enough for a server that is replaced: it drains (`DRAIN_TIMEOUT_S`, 10) and the next one loads its models."""
 
 
 @frozen
@@ -40,6 +44,7 @@ class Job:
 
     With `files` these are written, and nothing to standard output. `whole_call`: captions of all clients are written,
     with their times since we came, not only our own. `token`: what the server is shown, if it asks for one.
+    `patience_s`: for how long a server that was lost is waited for.
     """
 
     sources: Sequence[Source]
@@ -49,6 +54,7 @@ class Job:
     files: Sequence[LanguageFile] = ()
     whole_call: bool = False
     token: Secret | None = None
+    patience_s: float = PATIENCE_S
 
 
 class ServerStartError(Exception):
@@ -77,6 +83,7 @@ class _Transcription:
         self._bilingual = Bilingual(())
         self._header_written = False
         self._streaming = False
+        self._served = False  # by any server, ever
 
     async def run(self, server: str) -> ExitCode:
         """Transcribes all sources at the server with that address. A source that cannot be read is left out."""
@@ -107,8 +114,7 @@ class _Transcription:
                 )
                 code = ExitCode.SERVER
             except StreamRefusedError as error:
-                again = "" if error.retry_after_s is None else f" Try again in {error.retry_after_s:g} s."
-                self._display.message(f"Error: the server refused: {error}.{again}")
+                self._display.message(f"Error: the server refused: {error}.{_advice_on(error)}")
                 code = ExitCode.SERVER
             nursery.cancel_scope.cancel()
         return code
@@ -124,24 +130,25 @@ class _Transcription:
         token = None if self._job.token is None else self._job.token.text
         async with source.open() as sound:
             self._source_name = source.name
-            async with open_stream(server, self._job.request, token=token) as stream:
-                outcome = await self._stream(sound, stream, source.name)
+            async with open_resuming_stream(
+                server, self._job.request, token=token, live=False, patience_s=self._job.patience_s
+            ) as stream:
+                outcome = await self._stream(sound, stream, source.name, server)
         self._offset_s += outcome.sent_s
         if outcome.source_error is not None:
             raise outcome.source_error
         if outcome.lost is not None:
             self._display.message(
-                f"Error: the connection was lost after {outcome.sent_s:.0f} s of {source.name}: {outcome.lost}. "
+                f"Error: the connection was lost after {outcome.done_s:.0f} s of {source.name}: {outcome.lost}. "
                 "What was recognised until then has been written; run again for the rest."
             )
             return ExitCode.CONNECTION
         return ExitCode.OK
 
-    async def _stream(self, sound: Sound, stream: CaptionStream, name: str) -> Outcome:
+    async def _stream(self, sound: Sound, stream: ResumingStream, name: str, server: str) -> Outcome:
         self._streaming = True
         try:
             with self._display.showing(name, sound.duration_s):
-                await self._write("")
                 outcome = await stream_captions(
                     sound,
                     stream,
@@ -149,11 +156,18 @@ class _Transcription:
                     self,
                     self._interrupted,
                     realtime=self._job.realtime,
+                    first=None if self._served else server,
                 )
                 await self.on_translations_lost()  # none comes any more
                 return outcome
         finally:
             self._streaming = False
+
+    async def on_ready(self) -> None:
+        """Writes what stands before everything."""
+        self._served = True
+        self._bilingual.wait_anew(trio.current_time())
+        await self._write("")
 
     async def on_partial(self, transcript: Transcript) -> None:
         """Shows the words so far."""
@@ -234,6 +248,12 @@ class _Transcription:
         except OSError as error:
             message = f"standard output cannot be written: {error.strerror}."
             raise _OutputError(ExitCode.OUTPUT, message) from error
+
+
+def _advice_on(refusal: StreamRefusedError) -> str:
+    if refusal.status == 401:
+        return " Its operator makes tokens with 'trio-stt token'; put yours into ACCESS_TOKEN."
+    return "" if refusal.retry_after_s is None else f" Try again in {refusal.retry_after_s:g} s."
 
 
 def _write_all(output: BinaryIO, data: bytes) -> None:

@@ -52,6 +52,13 @@ def test_a_model_of_which_a_file_was_cut_is_refused_even_when_it_is_known(model,
         check_model(model, "en", records)
 
 
+def test_who_named_a_folder_that_holds_no_model_is_not_told_to_remove_the_installed_one(tmp_path, records):
+    with pytest.raises(ModelError, match="holds no Vosk model") as refused:
+        check_model(tmp_path, "en", records, installed=False)
+    assert "VOSK_MODEL_PATH" in str(refused.value)
+    assert "models remove" not in str(refused.value)
+
+
 def test_a_model_that_may_not_be_read_says_so(model, records):
     model.chmod(0)
     root = os.geteuid() == 0

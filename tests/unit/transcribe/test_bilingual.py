@@ -57,6 +57,15 @@ def test_patience_ends():
     assert told(subject, 10 + PATIENCE_S) == [("ann-1", {})]
 
 
+def test_while_there_is_no_connection_patience_does_not_end():
+    subject = Bilingual(["pt"])
+    subject.final(final(1), 10)
+    subject.wait_anew(60)
+    assert told(subject, 60 + PATIENCE_S - 0.1) == []
+    subject.translation(translation(1))
+    assert told(subject, 60 + PATIENCE_S) == [("ann-1", {"pt": "olá 1"})]
+
+
 def test_once_the_server_cannot_translate_nothing_waits_until_it_can_again():
     subject = Bilingual(["pt"])
     subject.final(final(1), 0)
