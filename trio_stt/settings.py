@@ -36,6 +36,7 @@ KID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 _TOKEN = re.compile(r"[!-~]+")
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(\[[0-9a-f:.]+\]|[^/:\s]*)(:[0-9]{1,5})?")
+_AGENT_URL = re.compile(r"https?://(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?")
 
 
 class SettingsError(ValueError):
@@ -210,6 +211,15 @@ def _identities(value: Any) -> tuple[str, ...]:
     if isinstance(value, tuple):
         return value
     return tuple(identity.strip() for identity in str(value).split(",") if identity.strip())
+
+
+def _agent_urls(value: Any) -> tuple[str, ...]:
+    if isinstance(value, tuple):
+        return value
+    urls = tuple(url.strip().rstrip("/") for url in str(value).split(",") if url.strip())
+    if not all(_AGENT_URL.fullmatch(url) for url in urls) or len(set(urls)) < len(urls):
+        raise ValueError("different addresses such as http://10.0.0.7:8080, without a path, separated by commas")
+    return urls
 
 
 def _redis_url(value: Any) -> str:
@@ -549,7 +559,7 @@ class Settings:
     livekit_url: str = _setting(
         "", _socket_url, "Address of the LiveKit server whose rooms are captioned, such as wss://me.livekit.cloud."
     )
-    livekit_api_key: str = _setting("", str, "API key of that server, with which the agent makes its own tokens.")
+    livekit_api_key: str = _setting("", str, "API key of that server, with which the agent makes its tokens.")
     livekit_api_secret: Secret | None = _setting("", _secret, "The secret that belongs to LIVEKIT_API_KEY.")
     stt_url: str = _setting(
         "ws://127.0.0.1:8000", _socket_url, "Where the agent finds this project's server, or nginx before its fleet."
@@ -560,9 +570,29 @@ class Settings:
     agent_tenant: str = _setting(
         "livekit", _name, "Whose calls the rooms are on the server, where the agent makes its token from AUTH_KEYS."
     )
-    agent_host: str = _setting("127.0.0.1", _text, "Address on which the agent serves HTTP.")
+    agent_host: str = _setting(
+        "127.0.0.1", _text, "Address on which the agent serves HTTP; with AUTH_MODE=off loopback only."
+    )
     agent_port: int = _setting(
-        8080, _integer(1, 65535), "Its port; nginx passes /agent/ and /api/tts/ to it, on 127.0.0.1."
+        8080, _integer(1, 65535), "Its port; nginx of a local fleet passes /api/tts/speak to it, on 127.0.0.1."
+    )
+    agent_own_url: str = _setting(
+        "",
+        _http_url,
+        "Where servers reach this agent, which it says over Redis; empty: AGENT_HOST and AGENT_PORT, or the machine's "
+        "name where it listens on all addresses.",
+    )
+    agent_max_rooms: int = _setting(20, _integer(1, 10_000), "Rooms in which one agent is at once.")
+    agent_max_tracks: int = _setting(
+        60, _integer(1, 100_000), "Speakers whom one agent hears at once before it goes into no more rooms."
+    )
+    agent_url: tuple[str, ...] = _setting(
+        "",
+        _agent_urls,
+        "Agents that the server sends into rooms; with REDIS_URL those that are there say so themselves.",
+    )
+    agent_auto_join: bool = _setting(
+        False, _boolean, "true: LiveKit's webhooks send an agent into every room in which people are."
     )
     agent_gate_dbfs: float = _setting(
         -55,

@@ -56,6 +56,8 @@ _EXPECTED = {
     "ALLOWED_ORIGINS": "origins, separated by commas, or *",
     "TRUSTED_PROXIES": "addresses or networks, separated by commas, or none",
     "ACCESS_TOKEN": "a token",
+    "AGENT_OWN_URL": "an address that begins with http:// or https://",
+    "AGENT_URL": "addresses such as http://10.0.0.7:8080, separated by commas",
     "AGENT_CONTROLLERS": "identities, separated by commas",
     "LIVEKIT_API_KEY": "some text",
     "LIVEKIT_API_SECRET": "some text",
