@@ -67,7 +67,8 @@ def main() -> int:
             check()
             return 0
         with _one_at_a_time():
-            set_up(for_tests=arguments.test, with_model=not arguments.skip_models, with_nginx=arguments.fleet)
+            profile = "test" if arguments.test else "agent" if arguments.agent else "runtime"
+            set_up(profile, with_model=not arguments.skip_models, with_nginx=arguments.fleet)
     except SetupError as error:
         say(f"\nSet-up stopped. {error}")
         return 1
@@ -84,6 +85,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--test", action="store_true", help="also what the tests need: packages, recorded speech, Redis, curl, nginx"
     )
+    parser.add_argument("--agent", action="store_true", help="also the packages of the LiveKit agent")
     parser.add_argument("--fleet", action="store_true", help="also nginx, for scripts/scale-deploy.sh")
     parser.add_argument("--skip-models", action="store_true", help="no OpenFst tools and no speech model")
     parser.add_argument("--quiet", action="store_true", help="say nothing if nothing is to be done")
@@ -112,9 +114,13 @@ def _one_at_a_time() -> Iterator[None]:
 # ── what is done, in this order ──────────────────────────────────────────────────────────────────────────────────
 
 
-def set_up(*, for_tests: bool, with_model: bool, with_nginx: bool = False) -> None:
-    """Takes every step that is not done yet. Raises `SetupError`."""
-    profile = "test" if for_tests else "runtime"
+PROFILES = ("runtime", "agent", "test")
+"""Sets of packages, each with all of the one before."""
+
+
+def set_up(profile: str, *, with_model: bool, with_nginx: bool = False) -> None:
+    """Takes every step that is not done yet; `profile`: one of `PROFILES`. Raises `SetupError`."""
+    for_tests = profile == "test"
     if not venv_works():
         make_venv()
     if not packages_are_current(profile):
@@ -170,14 +176,14 @@ def make_venv() -> None:
 
 
 def packages_are_current(profile: str) -> bool:
-    """True if the packages of `profile` (runtime or test; test contains runtime) were installed from today's files."""
-    sufficient = ("test",) if profile == "test" else ("runtime", "test")
+    """True if the packages of `profile`, or of one that contains it, were installed from today's files."""
+    sufficient = PROFILES[PROFILES.index(profile) :]
     return any(_stamp(each).exists() and _stamp(each).read_text() == _fingerprint(each) for each in sufficient)
 
 
 def install_packages(profile: str) -> None:
     """Installs exactly what requirements/ pins, then this folder itself. Raises `SetupError`."""
-    for each in ("runtime", "test"):
+    for each in PROFILES:
         _stamp(each).unlink(missing_ok=True)
     pip: list[str | Path] = [PYTHON, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input"]
     lock = f"requirements/{profile}.txt"

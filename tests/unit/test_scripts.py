@@ -36,7 +36,8 @@ class Machine:
         self.failing = ""
         self.graph: str | None = None
         (root / "requirements").mkdir()
-        for name in ("pyproject.toml", "requirements/runtime.txt", "requirements/test.txt", "requirements/silero.txt"):
+        requirements = (f"requirements/{name}.txt" for name in ("runtime", "agent", "test", "silero"))
+        for name in ("pyproject.toml", *requirements):
             (root / name).write_text(name)
         replacements: dict[str, Any] = {
             "ROOT": root,
@@ -73,10 +74,10 @@ class Machine:
         self.graph = "compiled"
         return True
 
-    def set_up(self, *, for_tests: bool = False, with_model: bool = True, with_nginx: bool = False) -> list[str]:
+    def set_up(self, profile: str = "runtime", *, with_model: bool = True, with_nginx: bool = False) -> list[str]:
         """The steps that were taken."""
         self.taken.clear()
-        self.setup.set_up(for_tests=for_tests, with_model=with_model, with_nginx=with_nginx)
+        self.setup.set_up(profile, with_model=with_model, with_nginx=with_nginx)
         return self.taken
 
 
@@ -88,6 +89,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
 VENV = ["Virtual environment"]
 REST = ["Silero's model", "Command trio-stt"]
 RUNTIME = ["jemalloc", "Python packages of requirements/runtime.txt", *REST]
+AGENT = ["jemalloc", "Python packages of requirements/agent.txt", *REST]
 TEST = ["jemalloc", "Python packages of requirements/test.txt", *REST]
 MODEL = ["openfst", "install en"]
 
@@ -97,9 +99,17 @@ def test_set_up_takes_every_step_once(machine: Machine) -> None:
     assert machine.set_up() == []
 
 
+def test_set_up_for_the_agent_adds_to_one_for_use_and_includes_it(machine: Machine) -> None:
+    machine.set_up()
+    assert machine.set_up("agent") == AGENT
+    assert machine.set_up() == []
+    machine.set_up("test")
+    assert machine.set_up("agent") == []
+
+
 def test_set_up_for_tests_adds_to_one_for_use_and_includes_it(machine: Machine) -> None:
     machine.set_up()
-    assert machine.set_up(for_tests=True) == [*TEST, "recordings", "redis", "curl", "nginx"]
+    assert machine.set_up("test") == [*TEST, "recordings", "redis", "curl", "nginx"]
     assert machine.set_up() == []
 
 
