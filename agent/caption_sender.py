@@ -36,10 +36,12 @@ class CaptionSender:
         self._audience = audience
         self._log = log
         self._news = asyncio.Event()
+        self._idle = asyncio.Event()
         self._is_sending = False
 
     def notify(self) -> None:
         """Call when something came into `line`."""
+        self._idle.clear()
         self._news.set()
 
     async def run(self) -> None:
@@ -50,6 +52,7 @@ class CaptionSender:
             self._is_sending = caption is not None
             if caption is None:
                 self._news.clear()
+                self._idle.set()
                 await self._news.wait()
                 continue
             to = self._audience(caption.language) if caption.is_translation else None
@@ -61,6 +64,11 @@ class CaptionSender:
     def is_done(self) -> bool:
         """Whether all that came into `line` is in the room."""
         return self.line.is_empty and not self._is_sending
+
+    async def done(self) -> None:
+        """Until all that came into `line` is in the room. May be cancelled."""
+        if not self.is_done:
+            await self._idle.wait()
 
     async def _send_finals(self) -> None:
         tries = 0

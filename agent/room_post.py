@@ -1,34 +1,41 @@
 """What the agent sends into its room, by the connection that there is now: captions and answers.
 
 The SDK raises bare exceptions for whatever the native library reports, so this module catches all of them: it is the
-boundary behind which "sent" or "not sent" is all that is known.
+boundary behind which "sent" or "not sent" is all that is known. What was begun is never cancelled while there is a
+connection: the native library would go on with it, and keep what belongs to it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
+from typing import Any, Final
 
 import structlog
 from livekit import rtc
 
 from agent.caption_line import Caption
 
-TOPIC = "lk.transcription"
+TOPIC: Final = "lk.transcription"
 
-SEND_S = 10.0
+SEND_S: Final = 10.0
 """How long one text may be on its way to the native library's connection."""
+
+MOST_ANSWERS: Final = 64
+"""So many answers to messages may be on their way; more are left out."""
 
 
 class RoomPost:
-    """The way into the room. `room` is set while there is a connection; texts fail meanwhile."""
+    """The way into the room. `use` says when there is a connection; texts fail meanwhile."""
 
     def __init__(self, log: structlog.stdlib.BoundLogger) -> None:
+        self.sent = 0
+        """Captions that were sent, of which translations are some."""
         self._log = log
         self._room: rtc.Room | None = None
         self._is_there = asyncio.Event()
-        self.sent = 0
+        self._sending: set[asyncio.Task[None]] = set()
 
     def use(self, room: rtc.Room | None) -> None:
         """From now on what is sent goes through this connection; None: there is none."""
@@ -38,56 +45,80 @@ class RoomPost:
         else:
             self._is_there.set()
 
+    def close(self) -> None:
+        """The connection is gone for good: what is on its way is given up."""
+        self.use(None)
+        for task in self._sending:
+            task.cancel()
+
     async def wait(self) -> None:
-        """Until there is a connection."""
+        """Until there is a connection. May be cancelled."""
         await self._is_there.wait()
 
     async def caption(self, caption: Caption, identity: str, track_sid: str, to: Sequence[str] | None) -> bool:
         """Publishes a caption of what `identity` said in the track; `to`: identities, None for all.
 
-        Returns whether it was sent. Clients that know no text streams get the older message too, if it is for all.
+        Returns whether it was sent. May be cancelled; then it is sent all the same. Clients that know no text streams
+        get the older message too, if it is for all.
         """
         room = self._room
         if room is None:
             return False
-        attributes = {
-            "lk.segment_id": caption.segment_id,
-            "lk.transcribed_track_id": track_sid,
-            "lk.transcription_final": "true" if caption.is_final else "false",
-            "language": caption.language,
-        }
-        if caption.is_translation:
-            attributes["translated"] = "true"
-        try:
-            async with asyncio.timeout(SEND_S):
-                writer = await room.local_participant.stream_text(
-                    topic=TOPIC,
-                    attributes=attributes,
-                    sender_identity=identity,
-                    destination_identities=None if to is None else list(to),
-                )
-                if caption.text:
-                    await writer.write(caption.text)
-                await writer.aclose()
-                if to is None and not caption.is_translation:
-                    await room.local_participant.publish_transcription(_packet(caption, identity, track_sid))
-        except Exception as error:  # noqa: BLE001  (the module says why)
-            self._log.warning("caption_not_sent", error=type(error).__name__, is_final=caption.is_final)
+        if not await self._send(_publish(room, caption, identity, track_sid, to), "caption_not_sent"):
             return False
         self.sent += 1
         return True
 
-    async def message(self, topic: str, content: Mapping[str, object], to: str) -> None:
-        """Sends a JSON object to one participant. What cannot be sent is logged."""
-        if self._room is None:
+    def answer(self, topic: str, content: Mapping[str, object], to: str) -> None:
+        """Sends a JSON object to one participant, without waiting. What cannot be sent is logged."""
+        if self._room is None or len(self._sending) >= MOST_ANSWERS:
+            self._log.warning("answer_not_sent", topic=topic, error="no connection" if self._room is None else "full")
             return
-        try:
-            async with asyncio.timeout(SEND_S):
-                await self._room.local_participant.publish_data(
-                    json.dumps(content), topic=topic, destination_identities=[to]
-                )
-        except Exception as error:  # noqa: BLE001  (the module says why)
-            self._log.warning("answer_not_sent", topic=topic, error=type(error).__name__)
+        sending = self._room.local_participant.publish_data(
+            json.dumps(content), topic=topic, destination_identities=[to]
+        )
+        self._begin(sending, "answer_not_sent")
+
+    async def _send(self, sending: Coroutine[Any, Any, None], event: str) -> bool:
+        task = self._begin(sending, event)
+        await asyncio.wait([task], timeout=SEND_S)
+        if not task.done():
+            self._log.warning(event, error="not in time")
+            return False
+        return not task.cancelled() and task.exception() is None
+
+    def _begin(self, sending: Coroutine[Any, Any, None], event: str) -> asyncio.Task[None]:
+        task = asyncio.create_task(sending)
+        self._sending.add(task)
+        task.add_done_callback(self._sending.discard)
+        task.add_done_callback(lambda done: self._say(done, event))
+        return task
+
+    def _say(self, task: asyncio.Task[None], event: str) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._log.warning(event, error=type(error).__name__)
+
+
+async def _publish(room: rtc.Room, caption: Caption, identity: str, track_sid: str, to: Sequence[str] | None) -> None:
+    attributes = {
+        "lk.segment_id": caption.segment_id,
+        "lk.transcribed_track_id": track_sid,
+        "lk.transcription_final": "true" if caption.is_final else "false",
+        "language": caption.language,
+    }
+    if caption.is_translation:
+        attributes["translated"] = "true"
+    writer = await room.local_participant.stream_text(
+        topic=TOPIC,
+        attributes=attributes,
+        sender_identity=identity,
+        destination_identities=None if to is None else list(to),
+    )
+    if caption.text:
+        await writer.write(caption.text)
+    await writer.aclose()
+    if to is None and not caption.is_translation:
+        await room.local_participant.publish_transcription(_packet(caption, identity, track_sid))
 
 
 def _packet(caption: Caption, identity: str, track_sid: str) -> rtc.Transcription:

@@ -31,8 +31,6 @@ class AgentSettings:
     issuer: str = "trio-stt"
     tenant: str = "livekit"
     name: str = "captions"
-    host: str = "127.0.0.1"
-    port: int = 8080
     language: str = "en"
     gate_dbfs: float = -55.0
     empty_room_s: float = 20.0
@@ -83,8 +81,6 @@ def agent_settings(settings: Settings) -> AgentSettings:
         issuer=settings.auth_issuer,
         tenant=settings.agent_tenant,
         name=settings.agent_name,
-        host=settings.agent_host,
-        port=settings.agent_port,
         language=settings.language,
         gate_dbfs=settings.agent_gate_dbfs,
         empty_room_s=settings.agent_empty_room_s,
