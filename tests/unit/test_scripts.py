@@ -54,6 +54,8 @@ class Machine:
             "install_redis": lambda: self.taken.append("redis"),
             "curl_is_there": lambda: "curl" in self.taken,
             "install_curl": lambda: self.taken.append("curl"),
+            "livekit_is_there": lambda: "livekit" in self.taken,
+            "install_livekit": lambda: self.taken.append("livekit"),
             "nginx_is_there": lambda: "nginx" in self.taken,
             "install_nginx": lambda: self.taken.append("nginx"),
         }
@@ -109,7 +111,7 @@ def test_set_up_for_the_agent_adds_to_one_for_use_and_includes_it(machine: Machi
 
 def test_set_up_for_tests_adds_to_one_for_use_and_includes_it(machine: Machine) -> None:
     machine.set_up()
-    assert machine.set_up("test") == [*TEST, "recordings", "redis", "curl", "nginx"]
+    assert machine.set_up("test") == [*TEST, "recordings", "redis", "curl", "livekit", "nginx"]
     assert machine.set_up() == []
 
 
