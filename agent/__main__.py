@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import sys
 
 from agent.serving import AddressError, serve_until_signal
@@ -27,6 +28,7 @@ def main() -> int:
     except ImportError:
         return _refuse(NOT_INSTALLED)
     configure_logs(settings.log_level, settings.log_format)
+    logging.getLogger("livekit").setLevel(logging.INFO if settings.log_level == "DEBUG" else logging.WARNING)
     try:
         asyncio.run(_serve(settings, agent))
     except (AddressError, AccessError) as error:

@@ -264,7 +264,8 @@ class RoomAgent:
         self._use(None)
         self._sent_away = _SENT_AWAY.get(reason)
         self._lost = rtc.DisconnectReason.Name(reason)
-        self._log.warning("room_disconnected", reason=self._lost)
+        if reason != rtc.DisconnectReason.CLIENT_INITIATED:
+            self._log.warning("room_disconnected", reason=self._lost)
         self._news.set()
 
     def _client_of(self, identity: str, publication: rtc.RemoteTrackPublication) -> str:

@@ -162,7 +162,9 @@ async def person(url: str, room_name: str, identity: str, attributes: dict[str, 
     room.register_text_stream_handler("lk.transcription", one.hear)
     room.on("transcription_received", one.hear_legacy)
     room.on("data_received", lambda packet: one.messages.append((packet.topic, packet.data)))
-    await room.connect(url, person_token(room_name, identity, attributes, **grants), rtc.RoomOptions(auto_subscribe=False))
+    await room.connect(
+        url, person_token(room_name, identity, attributes, **grants), rtc.RoomOptions(auto_subscribe=False)
+    )
     try:
         yield one
     finally:
