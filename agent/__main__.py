@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import sys
 
+from agent.sdk_logs import tame_sdk_logs
 from agent.serving import AddressError, serve_until_signal
 from agent.settings import AgentSettings, agent_settings
 from trio_stt.gateway.keys import AccessError
@@ -28,7 +28,7 @@ def main() -> int:
     except ImportError:
         return _refuse(NOT_INSTALLED)
     configure_logs(settings.log_level, settings.log_format)
-    logging.getLogger("livekit").setLevel(logging.INFO if settings.log_level == "DEBUG" else logging.WARNING)
+    tame_sdk_logs(settings.log_level)
     try:
         asyncio.run(_serve(settings, agent))
     except (AddressError, AccessError) as error:

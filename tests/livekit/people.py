@@ -44,6 +44,8 @@ class Person:
     _to_say: list[np.ndarray] = field(factory=list)
     _said: asyncio.Event = field(factory=asyncio.Event)
     _tasks: set[asyncio.Task] = field(factory=set)
+    _speaking: asyncio.Task | None = None
+    _left: bool = False
 
     async def publish(self, *, source: int = rtc.TrackSource.SOURCE_MICROPHONE, silent: bool = False) -> None:
         """Opens its microphone, which goes on, silent or not, until it leaves; `silent`: nothing comes from it."""
@@ -54,7 +56,7 @@ class Person:
         )
         self.track_sid = self._publication.sid
         if not silent:
-            self._begin(self._speak())
+            self._speaking = asyncio.create_task(self._speak())
 
     async def say(self, samples: np.ndarray) -> None:
         """Says it (`SAMPLE_RATE`, 16 bits, mono) as fast as one speaks, and returns when it is said."""
@@ -84,6 +86,9 @@ class Person:
                 await asyncio.sleep(0.02)
 
     async def leave(self) -> None:
+        self._left = True
+        if self._speaking is not None:
+            await self._speaking
         for task in self._tasks:
             task.cancel()
         await self.room.disconnect()
@@ -93,7 +98,7 @@ class Person:
     async def _speak(self) -> None:
         silence = np.zeros(FRAME, np.int16)
         assert self._source is not None
-        while True:
+        while not self._left:
             piece = self._to_say.pop(0) if self._to_say else silence
             await self._source.capture_frame(rtc.AudioFrame(piece.tobytes(), SAMPLE_RATE, 1, len(piece)))
             if not self._to_say:
