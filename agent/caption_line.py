@@ -34,6 +34,7 @@ class CaptionLine:
         self._finals: deque[Caption] = deque()
         self._unfinished: OrderedDict[str, Caption] = OrderedDict()  # by the language of translation, "" for none
         self._names: OrderedDict[str, str] = OrderedDict()  # the server's segment → ours
+        self._translated: OrderedDict[tuple[str, str], str] = OrderedDict()  # the same for its translations
         self._ended: OrderedDict[tuple[str, str], None] = OrderedDict()
         self._used: OrderedDict[str, None] = OrderedDict()  # ours that have their final
         self._open: str | None = None  # ours, whose unfinished text was given
@@ -51,8 +52,8 @@ class CaptionLine:
                 self._unfinished[""] = Caption(name, text, False, language, False)
             return
         was_shown = self._open == name
-        _remember(self._ended, (segment, ""))
-        _remember(self._used, name)
+        _remember(self._ended, (segment, ""), None)
+        _remember(self._used, name, None)
         self._unfinished.pop("", None)
         if was_shown:
             self._open = None
@@ -63,10 +64,15 @@ class CaptionLine:
         """The server translated a segment's text into `language`."""
         if (segment, language) in self._ended:
             return
-        name = f"{self._names.get(segment) or self._name(segment, None)}-{language}"
+        name = self._translated.get((segment, language))
+        name = name or f"{self._names.get(segment) or self._name(segment, None)}-{language}"
+        if name in self._used:  # by the segment that went on with this one, which has its own translation
+            name = f"{_new_name()}-{language}"
+        _remember(self._translated, (segment, language), name)
         caption = Caption(name, text, is_final, language, True)
         if is_final:
-            _remember(self._ended, (segment, language))
+            _remember(self._ended, (segment, language), None)
+            _remember(self._used, name, None)
             self._unfinished.pop(language, None)
             self._finals.append(caption)
         else:
@@ -77,7 +83,7 @@ class CaptionLine:
         self._unfinished.clear()
         if self._open is not None:
             self._finals.append(Caption(self._open, "", True, "", False))
-            _remember(self._used, self._open)
+            _remember(self._used, self._open, None)
             self._open = None
 
     @property
@@ -99,17 +105,22 @@ class CaptionLine:
         return not self._finals and not self._unfinished
 
     def _name(self, segment: str, name: str | None) -> str:
-        name = name or f"SG_{secrets.token_hex(6)}"
+        name = name or _new_name()
         self._names[segment] = name
         while len(self._names) > REMEMBERED_SEGMENTS:
             self._names.popitem(last=False)
         return name
 
 
+def _new_name() -> str:
+    return f"SG_{secrets.token_hex(6)}"
+
+
 _Key = TypeVar("_Key")
+_Value = TypeVar("_Value")
 
 
-def _remember(seen: OrderedDict[_Key, None], key: _Key) -> None:
-    seen[key] = None
+def _remember(seen: OrderedDict[_Key, _Value], key: _Key, value: _Value) -> None:
+    seen[key] = value
     while len(seen) > 4 * REMEMBERED_SEGMENTS:
         seen.popitem(last=False)

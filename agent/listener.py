@@ -15,10 +15,16 @@ import structlog
 from agent import names
 from agent.settings import AgentSettings
 from trio_stt.client.asyncio_connection import ResumingStream, StreamEndedError, open_resuming_stream
+from trio_stt.client.resume_events import EndReason
 from trio_stt.dialects.events import Configured, Failure, StreamRequest, Transcript, Translation
 
 AGAIN_S: Final = 15.0
-"""After the server refused the listener it is asked again so much later."""
+LONGEST_AGAIN_S: Final = 300.0
+"""After the server refused the listener it is asked again so much later: from the first pause to the longest, doubling.
+"""
+
+STEADY_S: Final = 5.0
+"""A stream that lasted so long before the server ended it well is followed by another one at once."""
 
 
 class Listener:
@@ -40,6 +46,7 @@ class Listener:
         self._wanted: tuple[str, ...] = ()
         self._asked: tuple[str, ...] | None = None
         self._stream: ResumingStream | None = None
+        self._asking: asyncio.Task[None] | None = None
 
     def want(self, languages: tuple[str, ...]) -> None:
         """From now on captions are to be translated into exactly these."""
@@ -51,7 +58,10 @@ class Listener:
         """Listens, through lost connections and servers, until cancelled."""
         request = StreamRequest(names.LISTENER, self._call, language=self._settings.language, speak=False)
         token = self._settings.stt_token(self._call)
+        clock = asyncio.get_running_loop().time
+        again_s = AGAIN_S
         while True:
+            began = clock()
             async with open_resuming_stream(self._settings.stt_url, request, token=token) as stream:
                 self._stream, self._asked, self.languages = stream, None, ()
                 self._ask()
@@ -60,9 +70,20 @@ class Listener:
                 finally:
                     self._stream = None
             ended = stream.ended
+            if clock() - began >= STEADY_S:
+                again_s = AGAIN_S
+                if ended is not None and ended.reason is EndReason.FINISHED:
+                    continue
             if ended is not None:
-                self._log.warning("listener_refused", reason=ended.reason.value, code=ended.code, message=ended.message)
-            await asyncio.sleep(AGAIN_S)
+                self._log.warning(
+                    "listener_refused",
+                    reason=ended.reason.value,
+                    code=ended.code,
+                    message=ended.message,
+                    again_in_s=again_s,
+                )
+            await asyncio.sleep(again_s)
+            again_s = min(2 * again_s, LONGEST_AGAIN_S)
 
     def _ask(self) -> None:
         """Asks for one change of the languages at a time: the server's answer does not say which one it refuses."""
@@ -73,8 +94,7 @@ class Listener:
         if kept == self.languages and not new:
             return
         self._asked = (*kept, *new[:1])
-        task = asyncio.create_task(self._configure(self._stream, self._asked))
-        self._task = task  # kept from being collected
+        self._asking = asyncio.create_task(self._configure(self._stream, self._asked))
 
     async def _configure(self, stream: ResumingStream, languages: tuple[str, ...]) -> None:
         changes: dict[str, object] = {"translation": bool(languages), "target": list(languages)}

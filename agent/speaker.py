@@ -17,6 +17,9 @@ from agent.voice import Voice
 from trio_stt.dialects.events import Transcript, Translation
 from trio_stt.operations.logs import without_message
 
+LINGER_S: Final = 5.0
+"""So long translations of what was said last may come."""
+
 AGAIN_S: Final = 2.0
 """After a fault of ours the speaker is captioned again so much later."""
 
@@ -44,12 +47,13 @@ class Speaker:
         """That of the attached track; empty: there is none."""
         self.is_heard = True
         """False: what is said now is not captioned."""
-        self.voice = Voice(settings, call, client, language, self._final, begins, log)
+        self.voice = Voice(settings, call, client, language, self._final, begins, log, self._given_up)
         self._sender = CaptionSender(post, identity, "", audience, log)
         self._log = log
         self._heard: HeardTrack | None = None
         self._closing: set[asyncio.Task[None]] = set()
         self._past_drops = 0
+        self._done_since: float | None = None
         self._voice_task = asyncio.create_task(self._keep(self.voice.run))
         self._sender_task = asyncio.create_task(self._keep(self._sender.run))
 
@@ -78,8 +82,13 @@ class Speaker:
 
     @property
     def is_done(self) -> bool:
-        """Whether it has no track, and all that it said is in the room."""
-        return not self.track_sid and self.voice.is_silent and self._sender.is_done and not self._closing
+        """Whether it has no track, and all that it said is in the room: ask now and then."""
+        if self.track_sid or self._closing or not self.voice.is_silent or not self._sender.is_done:
+            self._done_since = None
+            return False
+        now = asyncio.get_running_loop().time()
+        self._done_since = now if self._done_since is None else self._done_since
+        return now - self._done_since >= LINGER_S
 
     def _hear(self, samples: bytes) -> None:
         if self.is_heard:
@@ -109,6 +118,10 @@ class Speaker:
 
     def _final(self, caption: Transcript) -> None:
         self._sender.line.heard(caption.segment_id, caption.text, caption.language, is_final=True)
+        self._sender.notify()
+
+    def _given_up(self) -> None:
+        self._sender.line.give_up()
         self._sender.notify()
 
     # ── its end ──────────────────────────────────────────────────────────────────────────────────────────────────

@@ -52,7 +52,10 @@ class _Pause:
 
 
 class Voice:
-    """One voice. `heard` is called with each final of it, `begins` when it is heard after silence."""
+    """One voice. `heard` is called with each final of it, `begins` when it is heard after silence.
+
+    `given_up` is called when no final comes of what was said last: the server does not take the voice any more.
+    """
 
     def __init__(
         self,
@@ -63,6 +66,7 @@ class Voice:
         heard: Callable[[Transcript], None],
         begins: Callable[[], None],
         log: structlog.stdlib.BoundLogger,
+        given_up: Callable[[], None] = lambda: None,
     ) -> None:
         self.client = client
         self.language = language
@@ -76,10 +80,11 @@ class Voice:
         self._call = call
         self._heard = heard
         self._begins = begins
+        self._given_up = given_up
         self._log = log
         self._gate = EnergyGate(settings.gate_dbfs, SAMPLE_RATE)
         self._waiting: deque[bytes | _Pause] = deque()
-        self._waiting_s = 0.0
+        self._waiting_samples = 0
         self._news = asyncio.Event()
         self._heard_at = 0.0
         self._patience_s = SILENCE_S
@@ -128,7 +133,7 @@ class Voice:
     @property
     def is_silent(self) -> bool:
         """Whether no stream is open and no sound waits for one."""
-        return self.state != "open" and self.state != "waiting for a server" and not self._waiting_s
+        return self.state != "open" and self.state != "waiting for a server" and not self._waiting_samples
 
     def speaks(self, language: str) -> None:
         """From the next utterance on the voice speaks this language."""
@@ -144,27 +149,25 @@ class Voice:
         else:
             self._waiting.append(item)
             if isinstance(item, bytes):
-                self._waiting_s += _seconds(item)
+                self._waiting_samples += len(item) // 2
                 self._drop_oldest()
         self._news.set()
 
     def _put_back(self, samples: bytes) -> None:
         if samples:
             self._waiting.appendleft(samples)
-            self._waiting_s += _seconds(samples)
+            self._waiting_samples += len(samples) // 2
 
     def _take(self) -> bytes | _Pause | None:
         if not self._waiting:
             return None
         item = self._waiting.popleft()
         if isinstance(item, bytes):
-            # Not subtracted from where nothing is left: sums of fractions do not end at zero.
-            any_left = any(isinstance(each, bytes) for each in self._waiting)
-            self._waiting_s = self._waiting_s - _seconds(item) if any_left else 0.0
+            self._waiting_samples -= len(item) // 2
         return item
 
     def _drop_oldest(self) -> None:
-        while self._waiting_s > HELD_S:
+        while self._waiting_samples > HELD_S * SAMPLE_RATE:
             oldest = self._take()
             if isinstance(oldest, bytes):
                 self.lost_s += _seconds(oldest)
@@ -207,9 +210,10 @@ class Voice:
             message=ended.message,
             again_in_s=pause_s,
         )
-        self.lost_s += self._waiting_s
+        self._given_up()
+        self.lost_s += self._waiting_samples / SAMPLE_RATE
         self._waiting.clear()
-        self._waiting_s = 0.0
+        self._waiting_samples = 0
         language = self.language
         await self._wait(pause_s, lambda: self.language != language)
         self.state = "silent"
@@ -271,6 +275,7 @@ class Voice:
                         await stream.finalize()
                     if self.language != language or (self._ending and not self._waiting):
                         break
+                item = None  # it is taken: `_next` may raise
                 item = await self._next(stream)
             await stream.end()
         except StreamEndedError:
