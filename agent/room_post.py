@@ -19,6 +19,9 @@ from agent.caption_line import Caption
 
 TOPIC: Final = "lk.transcription"
 
+NOTHING: Final = " "
+"""What is sent to take back what was shown: LiveKit's React components do not notice a stream without any text."""
+
 SEND_S: Final = 10.0
 """How long one text may be on its way to the native library's connection."""
 
@@ -114,8 +117,7 @@ async def _publish(room: rtc.Room, caption: Caption, identity: str, track_sid: s
         sender_identity=identity,
         destination_identities=None if to is None else list(to),
     )
-    if caption.text:
-        await writer.write(caption.text)
+    await writer.write(caption.text or NOTHING)
     await writer.aclose()
     if to is None and not caption.is_translation:
         await room.local_participant.publish_transcription(_packet(caption, identity, track_sid))

@@ -597,7 +597,7 @@ class Settings:
     agent_gate_dbfs: float = _setting(
         -55,
         _number(-100, 0),
-        "Sound below this level (of 100 ms, in dB of full scale) is silence, of which nothing is sent to the server; "
+        "Sound below this level (of 50 ms, in dB of full scale) is silence, of which nothing is sent to the server; "
         "-100: all is sent.",
     )
     agent_empty_room_s: float = _setting(
