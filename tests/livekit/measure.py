@@ -19,7 +19,7 @@ import numpy as np
 import psutil
 from livekit import rtc
 
-from tests.e2e.conftest import server_process
+from tests.e2e.conftest import ServerProcess, server_process
 from tests.livekit.agents import agent_process, rooms_of, send_agent
 from tests.livekit.livekit_server import livekit_server
 from tests.livekit.people import FRAME, person
@@ -56,13 +56,13 @@ def measure_tracks(tracks: int, rooms: int, seconds: float) -> None:
     with (
         livekit_server() as livekit,
         server_process(VOSK_MODEL_PATH=str(MODEL)) as stt,
-        agent_process(livekit.url, stt.wait_for("ready", 60)["url"].replace("http:", "ws:")) as (agent, agent_log),
+        agent_process(livekit.url, stt_url(stt), AGENT_EMPTY_ROOM_S="60") as (agent, agent_log),
         beside(speak, livekit.url, names, tracks),
         beside(hear, livekit.url, names) as hearer,
     ):
         for name in names:
             assert send_agent(agent, name) == "created"
-        until(lambda: rooms_of(agent)["tracks"] == tracks, 60)
+        until(lambda: rooms_of(agent)["tracks"] == tracks, 120)
         time.sleep(10)  # streams are open, and the SDK has settled
         watched = {
             "agent": psutil.Process(agent_log.pid),
@@ -85,9 +85,11 @@ def measure_tracks(tracks: int, rooms: int, seconds: float) -> None:
 def speak(url: str, names: list[str], tracks: int) -> None:
     """Everybody who speaks, in one process."""
 
+    clips = [trimmed(clip).samples for clip in load_speech()]
+
     async def one(number: int) -> None:
         dice = random.Random(number)
-        clips = [trimmed(clip).samples for clip in load_speech()]
+        await asyncio.sleep(number / 2)  # all at once would wait for each other
         async with person(url, names[number % len(names)], f"speaker-{number}") as speaker:
             await speaker.publish()
             await speaker.say(np.zeros(round(dice.uniform(0, 5) * SAMPLE_RATE) // FRAME * FRAME + FRAME, np.int16))
@@ -136,7 +138,7 @@ def measure_cycles(cycles: int, at_once: int) -> None:
     with (
         livekit_server() as livekit,
         server_process(VOSK_MODEL_PATH=str(MODEL)) as stt,
-        agent_process(livekit.url, stt.wait_for("ready", 60)["url"].replace("http:", "ws:")) as (agent, agent_log),
+        agent_process(livekit.url, stt_url(stt), AGENT_EMPTY_ROOM_S="0.5") as (agent, agent_log),
     ):
         context = multiprocessing.get_context("spawn")
         done = context.Value("i", 0)
@@ -198,6 +200,10 @@ def beside(run: Callable, *arguments: object) -> Iterator[multiprocessing.Proces
     finally:
         process.kill()
         process.join()
+
+
+def stt_url(stt: ServerProcess) -> str:
+    return stt.wait_for("ready", 60)["url"].replace("http:", "ws:")
 
 
 def metric(agent: str, name: str) -> float:
