@@ -100,6 +100,11 @@ class Synthesis:
         """Sentences in line."""
         return len(self._jobs)
 
+    @property
+    def pid(self) -> int | None:
+        """The process's id; None: there is none now."""
+        return None if self._process is None else self._process.pid
+
     async def __aenter__(self) -> Synthesis:
         self._worker = asyncio.create_task(self._work())
         return self
@@ -242,6 +247,11 @@ class _Process:
         """Starts it, by its program and never by a copy of this process, which has other libraries' threads."""
         pipe = asyncio.subprocess.PIPE
         return cls(await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe))
+
+    @property
+    def pid(self) -> int:
+        """Its id."""
+        return self._process.pid
 
     def ask(self, content: dict[str, Any]) -> None:
         assert self._process.stdin is not None  # noqa: S101 - `start` made it

@@ -45,10 +45,6 @@ class Synthesiser:
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        # Its memory pool grows to what the longest sentence needed, and stays so: 416 MB instead of 278 after one of
-        # nine seconds, for a tenth less time.
-        options.enable_cpu_mem_arena = False
-        options.enable_mem_pattern = False
         self._options_class = onnxruntime.RunOptions
         self._run_options = onnxruntime.RunOptions()
         self._is_cancelled = False

@@ -32,8 +32,8 @@ class Played:
         self.notes.with_suffix(".start").write_text(how)
 
     @property
-    def pid(self) -> int:
-        return self.synthesis._process._process.pid
+    def pid(self) -> int | None:
+        return self.synthesis.pid
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, quiet_logs) -> Callable
                     await test(played)
                 with pytest.raises(SynthesisError, match="was ended"):
                     await played.synthesis.sound_of("one more", "v")
-            assert played.synthesis._process is None
+            assert played.synthesis.pid is None
             assert asyncio.all_tasks() == {asyncio.current_task()}
 
         asyncio.run(bounded())

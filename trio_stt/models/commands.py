@@ -304,7 +304,7 @@ def _install_kokoro(models_dir: Path, voices: str | None, source: Path | None, c
 
 def _add_kokoro(table: Table, models_dir: Path) -> None:
     known, present = kokoro.load_kokoro(), kokoro.installed_kokoro(models_dir)
-    state = "no" if present is None else f"{present.size_bytes / 1e6:.0f} MB, {len(present.voices)} voices"
+    state = "no" if present is None else f"voices: {len(present.voices)}"
     table.add_row(kokoro.NAME, "Speaks", known.model.name, known.licence, _megabytes(known.bytes), state)
 
 

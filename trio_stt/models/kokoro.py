@@ -96,11 +96,6 @@ class InstalledKokoro:
     voices: tuple[str, ...]
     """Those that are in the file, by name."""
 
-    @property
-    def size_bytes(self) -> int:
-        """What its files take."""
-        return sum(file.stat().st_size for file in self.path.iterdir() if file.is_file())
-
 
 def folder_of_kokoro(models_dir: Path) -> Path:
     """Where the model lies."""
@@ -144,7 +139,6 @@ def install_kokoro(models_dir: Path, voices: Sequence[str], source: Path | None,
     known = load_kokoro()
     check_voices(voices)
     downloads = models_dir / ".downloads" / NAME
-    downloads.mkdir(parents=True, exist_ok=True)
     _clear_stale(models_dir)
     got = _files(known, downloads, source, console)
     fresh = Path(tempfile.mkdtemp(prefix=f".new-{NAME}@", dir=models_dir))
@@ -160,7 +154,7 @@ def install_kokoro(models_dir: Path, voices: Sequence[str], source: Path | None,
         fresh.rename(folder)
     finally:
         _clear_stale(models_dir)
-    shutil.rmtree(downloads)
+    shutil.rmtree(downloads, ignore_errors=True)
     return folder
 
 
@@ -180,6 +174,7 @@ def _files(known: KokoroCatalogue, downloads: Path, source: Path | None, console
             _checked(source / known.voices_file.name, known.voices_file),
             str(source),
         )
+    downloads.mkdir(parents=True, exist_ok=True)
     if shutil.disk_usage(downloads).free < _NEEDED_BYTES:
         raise ModelStoreError(f"{downloads} has less than {_NEEDED_BYTES / 1e6:.0f} MB free: make room, run it again.")
     ways: list[tuple[str, Callable[[], _Files]]] = [

