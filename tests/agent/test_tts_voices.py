@@ -1,9 +1,19 @@
 """Which voice speaks what."""
 
+import re
+from pathlib import Path
+
 import pytest
 
+from agent.spoken_tracks import MOST_TEXTS, QUEUE_MS, WITHIN_S
+from agent.tts.sentences import LONGEST_PIECE
+from agent.tts.speech import SpeechStatus
+from agent.tts.synthesis import ANSWER_S, FIRST_PAUSE_S, IDLE_S, MOST_PAUSE_S, MOST_WAITING
+from agent.tts.synthesiser import NICE
 from agent.tts.voices import ACCENTS, Voices, accent_of
 from trio_stt.models.kokoro import load_kokoro
+
+ROOT = Path(__file__).resolve().parents[2]
 
 ALL = Voices(load_kokoro().voices)
 
@@ -58,3 +68,25 @@ def test_where_the_usual_voice_is_not_installed_another_of_its_language_speaks()
 def test_every_usual_voice_is_one_of_the_models():
     assert {accent.voice for accent in ACCENTS.values()} <= set(load_kokoro().voices)
     assert all(accent_of(accent.voice) == accent for accent in ACCENTS.values())
+
+
+def test_the_page_says_which_voices_speak_what_and_how_texts_may_go():
+    page = (ROOT / "docs/tts.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| [^|]+: `([a-zA-Z-]+)`[^|]* \|[^|]+\| `(\w+)` \|$", page, re.MULTILINE))
+    assert {tag.lower(): voice for tag, voice in rows.items()} == {a.language: a.voice for a in ACCENTS.values()}
+    counts = dict(re.findall(r"`(?:en|en-GB)` \| (\d+), `([ab])f_", page))
+    names = load_kokoro().voices
+    assert {int(count): letter for count, letter in counts.items()} == {
+        sum(name.startswith(letter) for name in names): letter for letter in "ab"
+    }
+    for letter in "efhip":
+        assert all(f"`{name}`" in page for name in names if name.startswith(letter))
+    assert set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)) == {status.value for status in SpeechStatus}
+    assert f"at most {LONGEST_PIECE} characters" in page
+    assert f"within {WITHIN_S:.0f} s" in page
+    assert f"more than {MOST_TEXTS}." in page
+    assert f"no more than {MOST_WAITING} wait" in page
+    assert f"{QUEUE_MS / 1000} s" in page
+    assert f"niced by {NICE}," in page
+    assert f"after {FIRST_PAUSE_S} s, then {2 * FIRST_PAUSE_S:.0f} s, up to {MOST_PAUSE_S:.0f} s" in page
+    assert (ANSWER_S, IDLE_S) == (120, 600)
