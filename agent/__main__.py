@@ -40,11 +40,15 @@ def main() -> int:
 
 async def _serve(settings: Settings, agent: AgentSettings) -> None:
     from agent.room_agent import RoomAgent
+    from agent.tts.requests import speak_on_request
+    from agent.tts.speech import open_speech
 
-    def make(wanted: WantedRoom) -> RoomAgent:
-        return RoomAgent(agent, wanted)
+    async with open_speech(settings) as speech:
 
-    await serve_until_signal(settings, make)
+        def make(wanted: WantedRoom) -> RoomAgent:
+            return RoomAgent(agent, wanted, speech)
+
+        await serve_until_signal(settings, make, speak_on_request(speech))
 
 
 def _refuse(why: object) -> int:

