@@ -29,9 +29,6 @@ from trio_stt.bench.speech import SAMPLE_RATE, load_speech, trimmed
 SPEECH = 0.38
 """The share of the time that each speaks."""
 
-MOST_IN_A_PROCESS = 5
-"""Speakers: the SDK tells each room of a process what becomes of every frame of all."""
-
 MODEL = Path("models/vosk-model")
 
 
@@ -63,9 +60,9 @@ def measure_tracks(tracks: int, rooms: int, seconds: float) -> None:
         beside(hear, livekit.url, names) as hearer,
         ExitStack() as crowd,
     ):
-        for first in range(0, tracks, MOST_IN_A_PROCESS):
-            numbers = range(first, min(first + MOST_IN_A_PROCESS, tracks))
-            crowd.enter_context(beside(speak, livekit.url, names, numbers))
+        for number, name in enumerate(names):
+            count = tracks // rooms + (number < tracks % rooms)
+            crowd.enter_context(beside(speak, livekit.url, name, count, number))
         for name in names:
             assert send_agent(agent, name) == "created"
         until(lambda: rooms_of(agent)["tracks"] == tracks, 120)
@@ -88,24 +85,27 @@ def measure_tracks(tracks: int, rooms: int, seconds: float) -> None:
             print(f"  {name}: {metric(agent, name) - value:.0f}")
 
 
-def speak(url: str, names: list[str], numbers: range) -> None:
-    """Some of those who speak, in one process."""
-
+def speak(url: str, name: str, tracks: int, seed: int) -> None:
+    """One participant of a room, who has so many microphones, each with somebody before it."""
     clips = [trimmed(clip).samples for clip in load_speech()]
 
-    async def one(number: int) -> None:
-        dice = random.Random(number)
-        await asyncio.sleep(number / 2)  # all at once would wait for each other
-        async with person(url, names[number % len(names)], f"speaker-{number}") as speaker:
-            await speaker.publish()
-            await speaker.say(np.zeros(round(dice.uniform(0, 5) * SAMPLE_RATE) // FRAME * FRAME + FRAME, np.int16))
-            while True:
-                samples = dice.choice(clips)
-                silence = np.zeros(round(len(samples) * (1 - SPEECH) / SPEECH), np.int16)
-                await speaker.say(np.concatenate([samples, silence]))
+    async def one(room: rtc.Room, number: int) -> None:
+        dice = random.Random(f"{seed} {number}")
+        source = rtc.AudioSource(SAMPLE_RATE, 1, queue_size_ms=200)
+        track = rtc.LocalAudioTrack.create_audio_track(f"microphone {number}", source)
+        options = rtc.TrackPublishOptions(source=rtc.TrackSource.SOURCE_MICROPHONE, dtx=True)
+        await room.local_participant.publish_track(track, options)
+        sound = np.zeros(round(dice.uniform(0, 5) * SAMPLE_RATE), np.int16)
+        while True:
+            for piece in np.array_split(sound, np.arange(FRAME, len(sound), FRAME)):
+                await source.capture_frame(rtc.AudioFrame(piece.tobytes(), SAMPLE_RATE, 1, len(piece)))
+            samples = dice.choice(clips)
+            silence = np.zeros(round(len(samples) * (1 - SPEECH) / SPEECH), np.int16)
+            sound = np.concatenate([samples, silence])
 
     async def everybody() -> None:
-        await asyncio.gather(*(one(number) for number in numbers))
+        async with person(url, name, "crowd") as crowd:
+            await asyncio.gather(*(one(crowd.room, number) for number in range(tracks)))
 
     asyncio.run(everybody())
 
