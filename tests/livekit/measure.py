@@ -8,6 +8,8 @@ import argparse
 import asyncio
 import multiprocessing
 import random
+import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -45,6 +47,7 @@ def main() -> None:
     cycles.add_argument("--at-once", type=int, default=5)
     cycles.set_defaults(run=measure_cycles)
     arguments = vars(parser.parse_args())
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # and not without what was started
     arguments.pop("run")(**arguments)
 
 
