@@ -619,7 +619,9 @@ class Settings:
         "am_adam,pm_alex: docs/tts.md.",
     )
     agent_speech_threads: int = _setting(
-        1, _integer(1, 64), "Threads that compute what the agent says; one just about keeps up with its own speech."
+        1,
+        _integer(1, 64),
+        "Threads that compute what the agent says; with one it takes somewhat longer than saying it.",
     )
 
     # The vosk-server dialect

@@ -25,10 +25,10 @@ MOST_WAITING: Final = 32
 """Sentences in line, of all rooms; one more is `BusyError`."""
 
 START_S: Final = 120.0
-"""The longest that the model may take to load. It takes two to three seconds."""
+"""The longest that the model may take to load. It took two to three seconds."""
 
 ANSWER_S: Final = 120.0
-"""The longest that a sentence may take. One of 100 characters takes eight seconds on a busy processor."""
+"""The longest that a sentence may take. One of 93 characters took 8 to 10 s on a busy machine."""
 
 CANCEL_S: Final = 10.0
 """The longest that a process may take to see that a sentence is not wanted; then it is killed."""

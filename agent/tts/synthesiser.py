@@ -159,8 +159,8 @@ def main(arguments: list[str]) -> int:
         while (request := requests.next()) is not None:
             _answer(request, synthesiser, answers)
             requests.done()
-    except BrokenPipeError:  # the agent is gone
-        os.close(answers.fileno())
+    except BrokenPipeError:
+        os._exit(0)  # the agent is gone: nobody takes what is written, at the end neither
     return 0
 
 

@@ -236,11 +236,12 @@ def test_an_interruption_ends_what_is_said_and_what_waits_and_the_track_goes_on(
         spoken.say("waits")
         spoken.say("of another", identity="bob", within_s=None)
         await until(lambda: len(spoken.room.published) == 2)
+        (source, _) = spoken.sources
+        await until(lambda: source.queued_duration > 0.2)
         spoken.tracks.interrupt("ana")
+        assert source.queued_duration < 0.1
         assert await spoken.told("long", "waits") == ["skipped", "skipped"]
         assert spoken.how["of another"] == []
-        (source, _) = spoken.sources
-        assert source.queued_duration < 0.1
         spoken.speech.length_s = 0.05
         spoken.say("next")
         assert await spoken.told("next") == ["completed"]
@@ -297,6 +298,25 @@ def test_an_end_that_is_itself_cancelled_closes_everything_all_the_same(run):
         spoken.room.answers.set()
         await until(lambda: spoken.open_sources == 0 and not spoken.room.published)
         await spoken.end()
+
+    run(test)
+
+
+def test_a_track_that_is_cancelled_twice_is_closed_all_the_same(run):
+    async def test(spoken: Spoken) -> None:
+        spoken.speech.length_s = 60
+        spoken.say("long")
+        await until(lambda: spoken.room.published)
+        spoken.room.answers.clear()
+        ((_, task),) = spoken.tracks._tracks.values()
+        task.cancel()
+        await until(lambda: len(spoken.room.history) == 2)
+        task.cancel()
+        await asyncio.sleep(0.01)
+        assert not task.done()
+        spoken.room.answers.set()
+        await asyncio.wait([task])
+        assert (spoken.open_sources, spoken.room.published) == (0, {})
 
     run(test)
 

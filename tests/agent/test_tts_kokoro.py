@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -16,12 +17,13 @@ import structlog
 import vosk
 
 from agent.spoken_tracks import SpokenTracks
-from agent.tts.frames import SAMPLE_RATE
-from agent.tts.speech import KokoroSpeech, SpeechStatus, open_speech, why_not
+from agent.tts.frames import LENGTHS, SAMPLE_RATE, line
+from agent.tts.speech import KokoroSpeech, SpeechStatus, command, open_speech, why_not
 from agent.tts.synthesiser import NICE
 from tests.agent.played_rooms import until
 from tests.agent.test_spoken_tracks import PlayedRoom, frames_of
 from trio_stt.bench.word_errors import total, word_errors
+from trio_stt.models.kokoro import installed_kokoro
 from trio_stt.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -171,3 +173,20 @@ def test_a_translation_is_heard_on_a_track(speak):
         assert room.published == {}
 
     speak(test)
+
+
+@pytest.mark.parametrize("is_speaking", [True, False])
+def test_the_process_ends_with_the_agent_however_that_ends(is_speaking, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(ROOT)
+    installed = installed_kokoro(ROOT / "models")
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command(installed, 1), stdin=pipe, stdout=pipe, stderr=pipe) as process:
+        head_bytes, samples_bytes = LENGTHS.unpack(process.stdout.read(LENGTHS.size))
+        assert (json.loads(process.stdout.read(head_bytes)), samples_bytes) == ({"status": "ready"}, 0)
+        if is_speaking:
+            process.stdin.write(line({"id": 1, "text": SENTENCES[1], "voice": "af_heart"}))
+        # As when the kernel closes the files of a process that was killed.
+        process.stdin.close()
+        process.stdout.close()
+        assert process.wait(60) == 0
+        assert process.stderr.read() == b""
