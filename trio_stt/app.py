@@ -63,6 +63,12 @@ from trio_stt.recognition.shelved_model import Loan, ShelvedModel
 from trio_stt.recognition.speaker import SpeakerRecogniser
 from trio_stt.recognition.vosk_engine import VoskEngine, warm_up
 from trio_stt.recognition.watchdog import wait_for_hang
+from trio_stt.rooms.access import RoomAccess
+from trio_stt.rooms.dispatch import Dispatcher
+from trio_stt.rooms.livekit_tokens import LiveKitTokens
+from trio_stt.rooms.passes import Passes
+from trio_stt.rooms.redis_leases import RedisLeases
+from trio_stt.rooms.routes import RoomParts, room_routes
 from trio_stt.sessions.backlog import Backlog
 from trio_stt.sessions.bus import Bus, InstanceRecord
 from trio_stt.sessions.caption_sink import CaptionSink
@@ -168,6 +174,12 @@ class Instance:
         self.bus = _make_bus(settings)
         self.journal = Journal(self.bus)
         self.sessions = Sessions(self.bus, self.desk if self.translator.engines else None, self.journal.unconfirmed_of)
+        self.dispatcher = Dispatcher(
+            settings.agent_url,
+            RedisLeases(settings.redis_url) if settings.redis_url else None,
+            Passes.of(settings),
+        )
+        """Sends LiveKit agents into rooms."""
         self.connections = Connections(on_close=self.metrics.count_close)
         self.decoders = Decoders(settings.decode_cores, lambda owner, cpu_s: self.capacity.spent(owner, cpu_s))
         self._stream_numbers = itertools.count()
@@ -261,6 +273,7 @@ class Instance:
             await self._preload()
             nursery.start_soon(self._keep_measuring)
             await nursery.start(self.desk.run)
+            await nursery.start(self.dispatcher.run)
             nursery.start_soon(self._calibrate_models)
             self.admission.readiness = Readiness.READY
             task_status.started()
@@ -669,6 +682,13 @@ class Instance:
                 )
             )
         )
+        livekit = LiveKitTokens.of(self.settings)
+        parts = RoomParts(
+            RoomAccess(self._authenticator, livekit),
+            self.dispatcher,
+            livekit if self.settings.agent_auto_join else None,
+        )
+        app.register_blueprint(room_routes(parts))
         return app
 
     async def _speak(self, upgrade: Upgrade, socket: Socket) -> Refusal | None:

@@ -26,7 +26,9 @@ ENV_FILE = ".env"
 LEAST_SECRET_BYTES = 32
 """Of an HS256 key: as long as the hash (RFC 7518, section 3.2)."""
 
-SECRETS = frozenset({"AUTH_KEYS", "ACCESS_TOKEN", "LIBRETRANSLATE_API_KEY", "REDIS_URL", "RESUME_SECRET"})
+SECRETS = frozenset(
+    {"AUTH_KEYS", "ACCESS_TOKEN", "LIBRETRANSLATE_API_KEY", "LIVEKIT_API_SECRET", "REDIS_URL", "RESUME_SECRET"}
+)
 """Settings whose values no message shows."""
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -36,6 +38,7 @@ KID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 _TOKEN = re.compile(r"[!-~]+")
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(\[[0-9a-f:.]+\]|[^/:\s]*)(:[0-9]{1,5})?")
+_AGENT_URL = re.compile(r"https?://(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?")
 
 
 class SettingsError(ValueError):
@@ -193,6 +196,39 @@ def _api_key(value: Any) -> str:
     if key and not _TOKEN.fullmatch(key):
         raise ValueError("a key: letters, digits and marks, without spaces")
     return key
+
+
+def _socket_url(value: Any) -> str:
+    url = str(value)
+    parts = urlsplit(url)
+    if url and (parts.scheme not in ("ws", "wss", "http", "https") or not parts.hostname or parts.username is not None):
+        raise ValueError("an address that begins with ws:// or wss://, without user and password")
+    return url
+
+
+def _secret(value: Any) -> Secret | None:
+    return value if isinstance(value, Secret) else Secret(str(value)) if value else None
+
+
+def _name(value: Any) -> str:
+    if not KID.fullmatch(str(value)):
+        raise ValueError("1 to 64 of A-Z a-z 0-9 . _ -")
+    return str(value)
+
+
+def _identities(value: Any) -> tuple[str, ...]:
+    if isinstance(value, tuple):
+        return value
+    return tuple(identity.strip() for identity in str(value).split(",") if identity.strip())
+
+
+def _agent_urls(value: Any) -> tuple[str, ...]:
+    if isinstance(value, tuple):
+        return value
+    urls = tuple(url.strip().rstrip("/") for url in str(value).split(",") if url.strip())
+    if not all(_AGENT_URL.fullmatch(url) for url in urls) or len(set(urls)) < len(urls):
+        raise ValueError("different addresses such as http://10.0.0.7:8080, without a path, separated by commas")
+    return urls
 
 
 def _redis_url(value: Any) -> str:
@@ -527,8 +563,74 @@ class Settings:
         "", _path, "Certificate chain (PEM) with which nginx serves TLS; empty: none. For trials: `trio-stt cert`."
     )
     tls_key: Path | None = _setting("", _path, "Its private key (PEM).")
+
+    # The LiveKit agent
+    livekit_url: str = _setting(
+        "", _socket_url, "Address of the LiveKit server whose rooms are captioned, such as wss://me.livekit.cloud."
+    )
+    livekit_api_key: str = _setting("", str, "API key of that server, with which the agent makes its tokens.")
+    livekit_api_secret: Secret | None = _setting("", _secret, "The secret that belongs to LIVEKIT_API_KEY.")
+    stt_url: str = _setting(
+        "ws://127.0.0.1:8000", _socket_url, "Where the agent finds this project's server, or nginx before its fleet."
+    )
+    agent_name: str = _setting(
+        "captions", _name, "What the agent is called in rooms; a second one of that name takes the first one's place."
+    )
+    agent_tenant: str = _setting(
+        "livekit", _name, "Whose calls the rooms are on the server, where the agent makes its token from AUTH_KEYS."
+    )
+    agent_host: str = _setting(
+        "127.0.0.1", _text, "Address on which the agent serves HTTP; with AUTH_MODE=off loopback only."
+    )
     agent_port: int = _setting(
-        8080, _integer(1, 65535), "Port on 127.0.0.1 to which nginx passes /agent/ and /api/tts/."
+        8080, _integer(1, 65535), "Its port; nginx of a local fleet passes /api/tts/speak to it, on 127.0.0.1."
+    )
+    agent_own_url: str = _setting(
+        "",
+        _http_url,
+        "Where servers reach this agent, which it says over Redis; empty: AGENT_HOST and AGENT_PORT, or the machine's "
+        "name where it listens on all addresses.",
+    )
+    agent_max_rooms: int = _setting(20, _integer(1, 10_000), "Rooms in which one agent is at once.")
+    agent_max_tracks: int = _setting(
+        60, _integer(1, 100_000), "Speakers whom one agent hears at once before it goes into no more rooms."
+    )
+    agent_url: tuple[str, ...] = _setting(
+        "",
+        _agent_urls,
+        "Agents that the server sends into rooms; with REDIS_URL those that are there say so themselves.",
+    )
+    agent_auto_join: bool = _setting(
+        False, _boolean, "true: LiveKit's webhooks send an agent into every room in which people are."
+    )
+    agent_gate_dbfs: float = _setting(
+        -55,
+        _number(-100, 0),
+        "Sound below this level (of 50 ms, in dB of full scale) is silence, of which nothing is sent to the server; "
+        "-100: all is sent.",
+    )
+    agent_empty_room_s: float = _setting(
+        20, _number(0, 86_400), "Seconds after which the agent leaves a room in which nobody but agents is left."
+    )
+    agent_controllers: tuple[str, ...] = _setting(
+        "",
+        _identities,
+        "Identities of participants whose messages control the agent, separated by commas: docs/agent.md.",
+    )
+    agent_speak_interrupt: bool = _setting(
+        False, _boolean, "true: a spoken translation is broken off when the speaker whose words it says speaks again."
+    )
+
+    agent_voices: tuple[str, ...] = _setting(
+        "",
+        _names,
+        "Voices of Kokoro that speak in place of their language's usual ones, separated by commas, such as "
+        "am_adam,pm_alex: docs/tts.md.",
+    )
+    agent_speech_threads: int = _setting(
+        1,
+        _integer(1, 64),
+        "Threads that compute what the agent says; with one it takes somewhat longer than saying it.",
     )
 
     # The vosk-server dialect

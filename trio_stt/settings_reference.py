@@ -23,6 +23,7 @@ _SECTIONS = {
     "RESUME_WINDOW_S": "Resume",
     "REDIS_URL": "Result bus",
     "FLEET_DIR": "The fleet",
+    "LIVEKIT_URL": "The LiveKit agent",
     "VOSK_SAMPLE_RATE": "The vosk-server dialect",
     "STT_CIRCUIT_BREAKER_TIMEOUT": "Health and breaker",
 }
@@ -58,6 +59,13 @@ _EXPECTED = {
     "ACCESS_TOKEN": "a token",
     "CACHE_DIR": "a path, or off",
     "REDIS_URL": "an address: redis://…, rediss://… or unix:///…",
+    "AGENT_OWN_URL": "an address that begins with http:// or https://",
+    "AGENT_URL": "addresses such as http://10.0.0.7:8080, separated by commas",
+    "AGENT_CONTROLLERS": "identities, separated by commas",
+    "LIVEKIT_API_KEY": "some text",
+    "LIVEKIT_API_SECRET": "some text",
+    "LIVEKIT_URL": "an address that begins with ws:// or wss://",
+    "STT_URL": "an address that begins with ws:// or wss://",
 }
 """What lists that may be empty consist of, and other values that a wrong one does not tell."""
 

@@ -52,6 +52,7 @@ def _check_names(*names: str) -> None:
     "--expires", callback=_seconds, default="1h", metavar="TIME", show_default=True, help="How long: 90s, 15m, 1h, 30d."
 )
 @click.option("--admin", is_flag=True, help="May also do all that trio-stt admin can, to every tenant.")
+@click.option("--agent", is_flag=True, help="May send the LiveKit agent into rooms named as its --session.")
 @click.option("--kid", metavar="KID", help="Which key.  [default: the first of AUTH_KEYS]")
 @click.option(
     "--private-key",
@@ -66,6 +67,7 @@ def token_command(
     client: str,
     expires: int,
     admin: bool,
+    agent: bool,
     kid: str | None,
     private_key: Path | None,
     new_key: bool,
@@ -80,6 +82,8 @@ def token_command(
         raise click.UsageError("Say whose calls the token is for: --tenant.")
     if admin and client != ANYONE:
         raise click.UsageError("--admin is for services: leave out --client.")
+    if agent and client != ANYONE:
+        raise click.UsageError("--agent is for services: leave out --client.")
     _check_names(tenant or ADMINS_TENANT, *(name for name in (client, *sessions) if name != ANYONE))
     try:
         settings = load()
@@ -93,6 +97,7 @@ def token_command(
         "session": ANYONE if not sessions else sessions[0] if len(sessions) == 1 else list(sessions),
         "exp": int(time.time()) + expires,
         **({"admin": True} if admin else {}),
+        **({"agent": True} if agent else {}),
     }
     click.echo(jwt.encode(claims, key, algorithm, headers={"kid": kid}))
 

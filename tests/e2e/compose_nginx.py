@@ -19,9 +19,16 @@ def free_port(address: str = "127.0.0.1") -> int:
 
 
 def written_for_this_machine(
-    folder: Path, *, front: int = 8000, alive: int = 8080, servers: int = 8000, names: int = 53, connect: str = "200ms"
+    folder: Path,
+    *,
+    front: int = 8000,
+    alive: int = 8080,
+    servers: int = 8000,
+    agents: int = 8080,
+    names: int = 53,
+    connect: str = "200ms",
 ) -> Path:
-    """The configuration in `folder`: ports of nginx, of its health location, of the servers and of the name server.
+    """The configuration in `folder`: ports of nginx, of its health location, of servers, agents and the name server.
 
     `connect`: how long nginx waits for a server to take a connection.
     """
@@ -33,6 +40,7 @@ def written_for_this_machine(
         "listen 127.0.0.1:8080;": f"listen 127.0.0.1:{alive};",
         "resolver 127.0.0.11 ": f"resolver 127.0.0.1:{names} ",
         "server server:8000 ": f"server server:{servers} ",
+        "server agent:8080 ": f"server agent:{agents} ",
         "proxy_connect_timeout 200ms;": f"proxy_connect_timeout {connect};",
         # Here the limit on open files is the machine's.
         "worker_connections 16384;": "worker_connections 256;",

@@ -105,7 +105,8 @@ def mirrored(tmp_path_factory) -> Iterator[tuple[str, Path]]:
     folder, front = tmp_path_factory.mktemp("nginx"), free_port()
     with name_server() as names, mirror() as servers:
         names.addresses = [ONE]
-        with running_nginx(folder, front=front, alive=free_port(), servers=servers, names=names.port):
+        ports = {"servers": servers, "agents": servers, "names": names.port}
+        with running_nginx(folder, front=front, alive=free_port(), **ports):
             yield f"http://127.0.0.1:{front}", folder / "log"
 
 
@@ -119,7 +120,19 @@ def asked(url: str, path: str, **headers: str) -> httpx.Response:
 
 
 @pytest.mark.parametrize(
-    "path", ["/ws/vosk/", "/ws/stats", "/vosk-server", "/vosk-server/", "/health", "/health/simple"]
+    "path",
+    [
+        "/ws/vosk/",
+        "/ws/stats",
+        "/vosk-server",
+        "/vosk-server/",
+        "/health",
+        "/health/simple",
+        "/agent/join",
+        "/agent/cancel",
+        "/agent/webhook",
+        "/api/tts/speak",
+    ],
 )
 def test_public_paths_go_through(mirrored, path):
     url, _ = mirrored
@@ -127,7 +140,20 @@ def test_public_paths_go_through(mirrored, path):
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/metrics", "/admin/streams", "/ws/../admin/drain", "/ws/%2e%2e/metrics", "//metrics", "/health/x"]
+    "path",
+    [
+        "/",
+        "/agent/",
+        "/agent/x",
+        "/rooms",
+        "/api/tts/",
+        "/metrics",
+        "/admin/streams",
+        "/ws/../admin/drain",
+        "/ws/%2e%2e/metrics",
+        "//metrics",
+        "/health/x",
+    ],
 )
 def test_everything_else_stays_inside(mirrored, path):
     url, _ = mirrored
@@ -211,6 +237,23 @@ def balanced(tmp_path) -> Iterator[tuple[str, int, NameServer]]:
         running_nginx(tmp_path, front=front, alive=free_port(), servers=servers, names=names.port),
     ):
         yield f"ws://127.0.0.1:{front}", servers, names
+
+
+def test_there_need_be_no_agent(tmp_path):
+    front = free_port()
+    with (
+        name_server() as names,
+        mirror() as servers,
+        running_nginx(
+            tmp_path, front=front, alive=free_port(), servers=servers, agents=free_port(ONE), names=names.port
+        ),
+    ):
+        url = f"http://127.0.0.1:{front}"
+        for known in ([], [ONE]):  # nobody has that name; nobody listens there
+            names.addresses = known
+            answer = httpx.get(f"{url}/api/tts/speak")
+            assert (answer.status_code, answer.json()["error"]["code"]) == (503, "unavailable")
+        assert asked(url, "/health").status_code == 200
 
 
 def instance(model: Path, address: str, port: int, **settings: str):

@@ -94,6 +94,7 @@ async def test_only_the_routes_for_clients_are_passed_on_and_by_their_own_path(t
 
             def ask() -> dict[str, int]:
                 hidden = ("/metrics", "/admin/streams", "/admin/../metrics", "//metrics", "/%6detrics", "/", "/ws")
+                hidden += ("/agent/", "/agent/metrics", "/rooms", "/rooms/a", "/api/tts/", "/api/tts/speak/../metrics")
                 shown = (
                     "/health",
                     "/health/simple",
@@ -101,12 +102,15 @@ async def test_only_the_routes_for_clients_are_passed_on_and_by_their_own_path(t
                     "/ws/vosk?a=1",
                     "//ws/vosk/?b=%2F",
                     "/vosk-server/",
+                    "/agent/join",
+                    "/agent/cancel",
+                    "/agent/webhook",
                 )
-                agents = ("/agent/join", "/api/tts/speak")
+                agents = ("/api/tts/speak",)
                 return {path: get(settings.server_port, path).status_code for path in hidden + shown + agents}
 
             answers = await trio.to_thread.run_sync(ask)
-    assert [path for path, status in answers.items() if status == 404] == list(answers)[:7]
+    assert [path for path, status in answers.items() if status == 404] == list(answers)[:13]
     assert [target for target, _ in instance.got] == [
         "/health",
         "/health/simple",
@@ -114,8 +118,11 @@ async def test_only_the_routes_for_clients_are_passed_on_and_by_their_own_path(t
         "/ws/vosk/?a=1",
         "/ws/vosk/?b=%2F",
         "/vosk-server",
+        "/agent/join",
+        "/agent/cancel",
+        "/agent/webhook",
     ]
-    assert [target for target, _ in agent.got] == ["/agent/join", "/api/tts/speak"]
+    assert [target for target, _ in agent.got] == ["/api/tts/speak"]
 
 
 async def test_what_a_client_says_of_its_way_is_overwritten_and_nothing_is_compressed(tmp_path: Path) -> None:
@@ -183,7 +190,7 @@ async def test_dead_ones_are_skipped_and_if_all_are_the_answer_is_503_with_retry
                 assert answer.status_code == 200
     settings = settings_for()
     with nginx_before([free_port(), free_port()], settings, tmp_path / "none"):
-        for path in ("/ws/vosk/", "/health", "/agent/join"):
+        for path in ("/ws/vosk/", "/health", "/agent/join", "/api/tts/speak"):
             answer = await trio.to_thread.run_sync(get, settings.server_port, path)
             assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")
             assert answer.json()["error"]["code"] == "unavailable"

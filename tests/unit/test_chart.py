@@ -44,6 +44,17 @@ def rendered(changes: dict[str, Any] | None = None, name: str = "captions") -> d
     return by_kind
 
 
+AGENT = {"enabled": True, "livekitUrl": "wss://livekit.example.org", "settings": {"AGENT_MAX_ROOMS": 5}}
+
+
+def with_agent(changes: dict[str, Any] | None = None) -> dict[tuple[str, str], dict[str, Any]]:
+    """What the chart makes with the LiveKit agent: by kind and name."""
+    with helm_python.Chart.load(CHART) as chart:
+        files = chart.render(values={**EXAMPLE, "agent": AGENT, **(changes or {})}, name="captions")
+    documents = [document for file in files.values() for document in yaml.safe_load_all(file) if document]
+    return {(document["kind"], document["metadata"]["name"]): document for document in documents}
+
+
 def server(parts: dict[str, dict[str, Any]]) -> dict[str, Any]:
     (container,) = parts["Deployment"]["spec"]["template"]["spec"]["containers"]
     return container
@@ -174,6 +185,54 @@ def test_the_autoscaler_asks_for_a_metric_that_the_server_has_and_the_adapter_gi
     assert parts["HorizontalPodAutoscaler"]["spec"]["scaleTargetRef"]["name"] == "captions"
     assert "replicas" not in parts["Deployment"]["spec"]  # or each upgrade would set them back
     assert rendered(VARIANTS["fixed number"])["Deployment"]["spec"]["replicas"] == 3
+
+
+@pytest.mark.parametrize("changes", [{}, {"networkPolicy": {"enabled": False}}])
+def test_the_agent_is_as_kubernetes_wants_it_and_as_helm_checks(changes):
+    assert helm_python.lint(CHART, values={**EXAMPLE, "agent": AGENT, **changes}, strict=True)["errors"] == []
+    for (kind, _), part in with_agent(changes).items():
+        if kind != "HTTPRoute":
+            kubernetes_validate.validate(part, kubernetes_validate.latest_version(), strict=True)
+
+
+def test_the_agent_and_the_servers_find_each_other_and_nobody_takes_one_for_the_other():
+    parts = with_agent()
+    agent = parts["Deployment", "captions-agent"]["spec"]["template"]
+    servers = parts["Deployment", "captions"]["spec"]["template"]
+    for name, pod, other in (("captions", servers, agent), ("captions-agent", agent, servers)):
+        for selector in (
+            parts["Service", name]["spec"]["selector"],
+            parts["Deployment", name]["spec"]["selector"]["matchLabels"],
+            parts["NetworkPolicy", name]["spec"]["podSelector"]["matchLabels"],
+        ):
+            assert selector.items() <= pod["metadata"]["labels"].items()
+            assert not selector.items() <= other["metadata"]["labels"].items()
+    (container,) = agent["spec"]["containers"]
+    given = {entry["name"]: entry.get("value") for entry in container["env"]}
+    settings = load(
+        {name: value for name, value in given.items() if value and name in SETTINGS}
+        | {"AUTH_KEYS": "k:" + 40 * "x", "AGENT_OWN_URL": given["AGENT_OWN_URL"].replace("$(POD_ADDRESS)", "10.0.0.1")},
+        env_file=Path("/nonexistent"),
+    )
+    assert set(given) - SETTINGS == {"POD_ADDRESS"}
+    assert (settings.agent_max_rooms, settings.agent_own_url) == (5, "http://10.0.0.1:8080")
+    assert settings.stt_url == "ws://captions:8000"
+    assert settings.drain_timeout_s < agent["spec"]["terminationGracePeriodSeconds"]
+    rules = parts["HTTPRoute", "captions"]["spec"]["rules"]
+    assert [[backend["name"] for backend in rule["backendRefs"]] for rule in rules] == [
+        ["captions"],
+        ["captions-agent"],
+    ]
+    assert {match["path"]["value"] for match in rules[0]["matches"]} >= {
+        "/agent/join",
+        "/agent/cancel",
+        "/agent/webhook",
+    }
+
+
+def test_an_agent_without_livekit_is_refused():
+    with pytest.raises(helm_python.HelmError, match=r"agent\.livekitUrl: say where LiveKit is"):
+        with_agent({"agent": {"enabled": True}})
 
 
 def test_the_chart_is_of_this_version():

@@ -92,7 +92,8 @@ def resolved(folder: Path, *files: str, **environment: str) -> dict[str, Any]:
 
 @pytest.fixture
 def production(folder: Path) -> dict[str, Any]:
-    return resolved(folder, "docker-compose.yml", AUTH_KEYS=KEYS)
+    """With the LiveKit agent."""
+    return resolved(folder, "docker-compose.yml", AUTH_KEYS=KEYS, COMPOSE_PROFILES="agent")
 
 
 def test_without_keys_compose_says_what_to_do(folder):
@@ -104,7 +105,7 @@ def test_without_keys_compose_says_what_to_do(folder):
 
 
 def test_every_service_is_confined_and_bounded(production):
-    assert set(production["services"]) == {"nginx", "redis", "server"}
+    assert set(production["services"]) == {"nginx", "redis", "server", "agent"}
     for name, service in production["services"].items():
         assert service["read_only"], name
         assert service["cap_drop"] == ["ALL"], name
@@ -117,17 +118,33 @@ def test_every_service_is_confined_and_bounded(production):
         assert all(waited["condition"] == "service_healthy" for waited in service.get("depends_on", {}).values()), name
 
 
-def test_there_may_be_any_number_of_servers(production):
-    server = production["services"]["server"]
-    assert not {"container_name", "ports", "hostname"} & set(server)
-    assert all(network is None for network in server["networks"].values())  # no address of its own
+def test_the_livekit_agent_is_there_only_if_it_is_wanted(folder):
+    assert "agent" not in resolved(folder, "docker-compose.yml", AUTH_KEYS=KEYS)["services"]
 
 
-def test_nginx_alone_can_be_reached_and_redis_by_the_servers_alone(production):
+@pytest.mark.parametrize("name", ["server", "agent"])
+def test_there_may_be_any_number_of_servers_and_agents(production, name):
+    service = production["services"][name]
+    assert not {"container_name", "ports", "hostname"} & set(service)
+    assert all(network is None for network in service["networks"].values())  # no address of its own
+
+
+def test_servers_and_agents_believe_each_other_and_nginx_finds_both(production):
+    server, agent = (production["services"][name]["environment"] for name in ("server", "agent"))
+    for name in ("AUTH_KEYS", "AUTH_MODE", "REDIS_URL"):
+        assert server[name] == agent[name]
+    assert set(agent) <= SETTINGS
+    settings = load(agent, env_file=Path("/nonexistent"))
+    assert (settings.agent_host, settings.auth_mode) == ("0.0.0.0", "required")
+    assert f"server agent:{settings.agent_port} resolve" in NGINX
+    assert settings.stt_url == "ws://nginx:8000"
+
+
+def test_nginx_alone_can_be_reached_and_redis_by_servers_and_agents_alone(production):
     services = production["services"]
     assert [name for name, service in services.items() if "ports" in service] == ["nginx"]
     assert production["networks"]["bus"]["internal"]
-    assert [name for name, service in services.items() if "bus" in service["networks"]] == ["redis", "server"]
+    assert [name for name, service in services.items() if "bus" in service["networks"]] == ["agent", "redis", "server"]
     assert set(services["nginx"]["networks"]) == {"front"}
 
 

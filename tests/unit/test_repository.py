@@ -103,7 +103,9 @@ def test_every_shell_script_is_executable_and_parses() -> None:
         subprocess.run(["bash", "-n", script], check=True)
 
 
-@pytest.mark.parametrize("name", ["setup", "run-dev", "run-prod", "test", "download-vosk-model", "scale-deploy"])
+@pytest.mark.parametrize(
+    "name", ["setup", "run-dev", "run-prod", "test", "download-vosk-model", "download-kokoro-model", "scale-deploy"]
+)
 def test_a_script_for_users_has_a_powershell_twin(name: str) -> None:
     assert (ROOT / "scripts" / f"{name}.sh").exists()
     assert (ROOT / "scripts" / f"{name}.ps1").exists()

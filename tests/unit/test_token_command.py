@@ -58,6 +58,13 @@ def test_an_administrators_token_needs_no_tenant(run):
     assert grant.expires_at - time.time() <= 900
 
 
+def test_a_token_for_agents_is_a_services(run):
+    grant = grant_of(run("--tenant", "acme", "--session", "team", "--agent"))
+    assert (grant.is_service, grant.agent, grant.sessions) == (True, True, {"team"})
+    assert not grant_of(run("--tenant", "acme")).agent
+    assert run("--tenant", "acme", "--client", "ann", "--agent").exit_code == 2
+
+
 @pytest.mark.parametrize(
     ("given", "seconds"), [("90", 90), ("90s", 90), ("15m", 900), ("2h", 7200), ("30d", 2_592_000)]
 )

@@ -205,6 +205,7 @@ class ResumingClient:
         self._resume_unavailable = False
         self._ending = False
         self._ended: Ended | None = None
+        self._unsettled = b""
 
     # ── the user's side ──────────────────────────────────────────────────────────────────────────────────────────
 
@@ -227,6 +228,11 @@ class ResumingClient:
     def ended(self) -> Ended | None:
         """Why the stream is over; None while it is not."""
         return self._ended
+
+    @property
+    def unsettled(self) -> bytes:
+        """Once the stream is over: the samples at its end of which the server said nothing, for another stream."""
+        return self._unsettled
 
     @property
     def room_samples(self) -> int:
@@ -736,6 +742,7 @@ class ResumingClient:
     def _end(self, ended: Ended) -> None:
         self._doubts.add(self._settled(), self._held.newest)
         self._report_losses()
+        self._unsettled = self._held.between(max(self._settled(), self._held.oldest), self._held.newest)
         self._held.drop_before(self._held.newest)
         self._connection = self._try = self._try_at = None
         self._ended = ended

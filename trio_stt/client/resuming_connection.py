@@ -45,6 +45,14 @@ class ResumingStream:
         """Why the stream is over; None while it is not."""
         return self._client.ended
 
+    @property
+    def unsettled(self) -> bytes:
+        """Once the stream is over: the samples at its end of which the server said nothing, for another stream.
+
+        `Lost` was told of them all the same.
+        """
+        return self._client.unsettled
+
     async def send_audio(self, payload: bytes) -> None:
         """Takes whole samples in the request's encoding, any number of them.
 

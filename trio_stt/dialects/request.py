@@ -146,13 +146,15 @@ def _true_or_false(text: str) -> bool:
     return text == "true"
 
 
-def _boolean(value: object) -> bool:
+def read_boolean(value: object) -> bool:
+    """True or False as JSON has them. Raises ValueError with what is expected."""
     if not isinstance(value, bool):
         raise ValueError("true or false, without quotes")
     return value
 
 
-def _language(value: object) -> str:
+def read_language(value: object) -> str:
+    """A language tag. Raises ValueError with what is expected."""
     if not isinstance(value, str) or not _LANGUAGE.fullmatch(value):
         raise ValueError("a language tag (BCP-47) such as en or pt-BR")
     return value
@@ -202,8 +204,8 @@ _QUERY: Mapping[str, Callable[[str], object]] = {
     "session_id": _name,
     "transcript": _true_or_false,
     "translation": _true_or_false,
-    "language": _language,
-    "read_language": _language,
+    "language": read_language,
+    "read_language": read_language,
     "target": _targets,
     "speak": _true_or_false,
     "encoding": _choice("pcm_s16le", "mulaw", "alaw"),
@@ -219,10 +221,10 @@ _QUERY: Mapping[str, Callable[[str], object]] = {
 }
 
 _CHANGES: Mapping[str, Callable[[object], object]] = {
-    "transcript": _boolean,
-    "translation": _boolean,
-    "language": _language,
-    "read_language": _language,
+    "transcript": read_boolean,
+    "translation": read_boolean,
+    "language": read_language,
+    "read_language": read_language,
     "target": _targets_or_list,
-    "partials": _boolean,
+    "partials": read_boolean,
 }

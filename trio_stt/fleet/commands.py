@@ -166,6 +166,15 @@ def redis() -> None:
 
 
 @fleet.command(hidden=True)
+@click.option("--honcho", is_flag=True, help="Ends within the time that honcho gives.")
+def agent(honcho: bool) -> None:
+    """Become the LiveKit agent, unless LIVEKIT_URL is not set or its packages are not installed."""
+    from trio_stt.fleet.processes import become_agent
+
+    _do(become_agent, _settings(), _log, drain_at_most_s=HONCHO_DRAIN_S if honcho else None)
+
+
+@fleet.command(hidden=True)
 def conductor() -> None:
     """Bring the fleet to what scale-deploy asked for."""
     from trio_stt.fleet.processes import run_conductor

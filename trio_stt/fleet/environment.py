@@ -87,6 +87,17 @@ def instance_environment(
     return variables
 
 
+def agent_environment(settings: Settings, folder: Folder, *, drain_at_most_s: float | None = None) -> dict[str, str]:
+    """The variables, beyond those that all have, of the fleet's LiveKit agent: nginx is its server."""
+    variables = {"INSTANCE": f"{socket.gethostname()}-agent", "REDIS_URL": redis_url(settings, folder)}
+    if settings.tls_cert is None:  # else nginx has another name, in its certificate, and STT_URL says it
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.server_host, settings.server_host)  # noqa: S104
+        variables["STT_URL"] = f"ws://{f'[{host}]' if ':' in host else host}:{settings.server_port}"
+    if drain_at_most_s is not None:
+        variables["DRAIN_TIMEOUT_S"] = f"{min(settings.drain_timeout_s, drain_at_most_s):g}"
+    return variables
+
+
 def redis_url(settings: Settings, folder: Folder) -> str:
     """The Redis of all instances: the one that is set, else the fleet's own, else none."""
     if settings.redis_url or find_redis() is None:

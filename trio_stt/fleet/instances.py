@@ -44,6 +44,9 @@ def standing_programs(settings: Settings) -> list[Program]:
     ]
     if not settings.redis_url and find_redis() is not None:
         programs.append(Program("redis", own_command("redis"), priority=10, stop_s=10))
+    if settings.livekit_url:
+        stop_s = settings.drain_timeout_s + STOP_BEYOND_DRAIN_S
+        programs.append(Program("agent", own_command("agent"), priority=40, stop_s=stop_s))
     return programs
 
 

@@ -6,6 +6,7 @@ import os
 import signal
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
 import trio
@@ -14,6 +15,7 @@ from trio_stt.fleet import nginx
 from trio_stt.fleet.autoscale import Use
 from trio_stt.fleet.conductor import Conductor
 from trio_stt.fleet.environment import (
+    agent_environment,
     cores_of_this_machine,
     port_of,
     share_of_cores,
@@ -26,7 +28,7 @@ from trio_stt.fleet.instances import SupervisedInstances
 from trio_stt.fleet.nginx_workers import end_orphans
 from trio_stt.fleet.parent import end_with_parent
 from trio_stt.fleet.probe import answers
-from trio_stt.fleet.programs import NO_REDIS, find_nginx, find_redis
+from trio_stt.fleet.programs import NO_AGENT, NO_LIVEKIT, NO_REDIS, find_nginx, find_redis
 from trio_stt.fleet.routing import Routing
 from trio_stt.fleet.supervisor import Supervisor
 from trio_stt.settings import Settings
@@ -62,11 +64,31 @@ def become_redis(settings: Settings, say: Say) -> None:
     program = find_redis()
     end_with_parent()
     if settings.redis_url or program is None:
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
-        say("REDIS_URL is set: that Redis is used" if settings.redis_url else NO_REDIS)
-        signal.sigwait({signal.SIGTERM, signal.SIGINT})
+        _wait_for_signal(say, "REDIS_URL is set: that Redis is used" if settings.redis_url else NO_REDIS)
         return
     os.execv(program, redis_command(program, folder))
+
+
+def become_agent(settings: Settings, say: Say, *, drain_at_most_s: float | None = None) -> None:
+    """Becomes the LiveKit agent; where there is no LiveKit for it, says so and waits for a signal.
+
+    Raises OSError and `FleetError`.
+    """
+    folder = Folder.of(settings)
+    folder.make()
+    end_with_parent()
+    missing = NO_LIVEKIT if not settings.livekit_url else None if find_spec("livekit") else NO_AGENT
+    if missing is not None:
+        _wait_for_signal(say, missing)
+        return
+    more = agent_environment(settings, folder, drain_at_most_s=drain_at_most_s)
+    os.execve(sys.executable, [sys.executable, "-m", "agent"], {**os.environ, **more})
+
+
+def _wait_for_signal(say: Say, why: str) -> None:
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})  # first: it may come at once
+    say(why)
+    signal.sigwait({signal.SIGTERM, signal.SIGINT})
 
 
 def redis_command(program: Path, folder: Folder) -> list[str]:

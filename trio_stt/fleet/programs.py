@@ -36,6 +36,10 @@ NO_REDIS = (
     "Debian and Ubuntu: apt install redis-server; or set REDIS_URL to a Redis elsewhere."
 )
 
+NO_LIVEKIT = "LIVEKIT_URL is not set: there is no LiveKit agent"
+
+NO_AGENT = "the LiveKit agent's packages are missing: ./scripts/setup.sh --agent"
+
 
 def _find(name: str, *more: Path) -> Path | None:
     places = os.pathsep.join([os.environ.get("PATH", ""), *map(str, more), *SYSTEM_FOLDERS])

@@ -12,9 +12,10 @@ from quart import Blueprint, Response, jsonify, request
 from trio_stt.dialects.events import Close, Failure
 from trio_stt.dialects.request import Refusal, primary_subtag, shown
 from trio_stt.gateway.addresses import Addresses
+from trio_stt.gateway.answers import Answer, answer
 from trio_stt.gateway.auth import ANYONE, Authenticator
 from trio_stt.gateway.connections import Connections, LiveConnection
-from trio_stt.gateway.http import Answer, answer, authorized
+from trio_stt.gateway.http import authorized
 from trio_stt.gateway.model_refusals import not_loaded, not_unloaded
 from trio_stt.operations.logs import LEVELS, set_level
 from trio_stt.recognition.breaker import Breaker

@@ -38,13 +38,17 @@ _REQUIRED = ("iss", "sub", "tenant", "session", "exp")
 
 @frozen
 class Grant:
-    """What a client may do. `sessions` None: all of its tenant's; `expires_at`: Unix seconds, None: never."""
+    """What a client may do. `sessions` None: all of its tenant's; `expires_at`: Unix seconds, None: never.
+
+    `agent`: whether it may send the LiveKit agent into rooms named as its sessions.
+    """
 
     tenant: str
     subject: str
     sessions: frozenset[str] | None
     expires_at: float | None
     admin: bool = False
+    agent: bool = False
 
     @property
     def is_service(self) -> bool:
@@ -117,14 +121,17 @@ class Authenticator:
         if claims["iss"] != self._issuer:
             raise _InvalidTokenError("the access token is from another issuer (iss)")
         expires_at = self._expiry_of(claims)
-        subject, tenant, admin = claims["sub"], claims["tenant"], claims.get("admin", False)
+        subject, tenant = claims["sub"], claims["tenant"]
+        admin, agent = claims.get("admin", False), claims.get("agent", False)
         if not _is_name(tenant):
             raise _InvalidTokenError("the access token's tenant is no name")
         if subject != ANYONE and not _is_name(subject):
             raise _InvalidTokenError("the access token's sub is neither a client's name nor *")
         if not isinstance(admin, bool):
             raise _InvalidTokenError("the access token's admin is neither true nor false")
-        return Grant(tenant, subject, _sessions_of(claims["session"]), expires_at, admin)
+        if not isinstance(agent, bool):
+            raise _InvalidTokenError("the access token's agent is neither true nor false")
+        return Grant(tenant, subject, _sessions_of(claims["session"]), expires_at, admin, agent)
 
     def _expiry_of(self, claims: dict[str, Any]) -> float:
         """When a connection by this token ends. One that comes within the leeway has the rest of that."""

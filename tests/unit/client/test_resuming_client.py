@@ -562,6 +562,22 @@ def test_a_live_source_that_is_faster_than_the_connection_gives_it_up_late_and_l
     assert talk.events(Lost) == [Lost(0, oldest)]
 
 
+@pytest.mark.parametrize(("acked", "accepted", "left"), [(0, 0, 500), (200, 0, 300), (200, 350, 150), (500, 0, 0)])
+def test_what_a_server_said_nothing_of_when_it_ended_the_stream_is_there_for_another_one(acked, accepted, left):
+    talk = Talk()
+    sound = bytes(number % 256 for number in range(500))
+    talk.client.add(sound)
+    talk.get_ready()
+    talk.sent()
+    if accepted:
+        talk.say_final(0, accepted)
+    talk.say("ack", sample=acked)
+    assert talk.client.unsettled == b""
+    talk.close(1000)
+    assert talk.client.ended is not None
+    assert talk.client.unsettled == sound[500 - left :]
+
+
 def test_a_stored_final_settles_what_was_dropped():
     talk = Talk()
     talk.client.add(bytes(100))

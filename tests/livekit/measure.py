@@ -1,0 +1,242 @@
+"""What the agent costs, measured in real rooms: `python -m tests.livekit.measure tracks` or `cycles`.
+
+Not a test: the figures of docs/benchmarks.md come from here. Everything runs on this machine, each part in a process of
+its own; what is measured is the agent's process alone.
+"""
+
+import argparse
+import asyncio
+import multiprocessing
+import random
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import httpx
+import jwt
+import numpy as np
+import psutil
+from livekit import rtc
+
+from tests.e2e.conftest import ServerProcess, server_process
+from tests.livekit.agents import agent_process, rooms_of, send_agent
+from tests.livekit.livekit_server import livekit_server
+from tests.livekit.people import FRAME, person
+from tests.livekit_tokens import API_KEY, API_SECRET
+from trio_stt.bench.speech import SAMPLE_RATE, load_speech, trimmed
+
+SPEECH = 0.38
+"""The share of the time that each speaks."""
+
+MODEL = Path("models/vosk-model")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m tests.livekit.measure", description=__doc__)
+    commands = parser.add_subparsers(required=True)
+    tracks = commands.add_parser("tracks", help="CPU of an agent that hears many speakers at once")
+    tracks.add_argument("--tracks", type=int, default=30)
+    tracks.add_argument("--rooms", type=int, default=3)
+    tracks.add_argument("--seconds", type=float, default=60)
+    tracks.set_defaults(run=measure_tracks)
+    cycles = commands.add_parser("cycles", help="memory of an agent that goes into rooms and out of them")
+    cycles.add_argument("--cycles", type=int, default=300)
+    cycles.add_argument("--at-once", type=int, default=5)
+    cycles.set_defaults(run=measure_cycles)
+    arguments = vars(parser.parse_args())
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # and not without what was started
+    arguments.pop("run")(**arguments)
+
+
+# ── CPU ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def measure_tracks(tracks: int, rooms: int, seconds: float) -> None:
+    names = [f"room {number}" for number in range(rooms)]
+    with (
+        livekit_server() as livekit,
+        server_process(VOSK_MODEL_PATH=str(MODEL)) as stt,
+        agent_process(livekit.url, stt_url(stt), AGENT_EMPTY_ROOM_S="60") as (agent, agent_log),
+        beside(hear, livekit.url, names) as hearer,
+        ExitStack() as crowd,
+    ):
+        for number, name in enumerate(names):
+            count = tracks // rooms + (number < tracks % rooms)
+            crowd.enter_context(beside(speak, livekit.url, name, count, number))
+        for name in names:
+            assert send_agent(agent, name) == "created"
+        until(lambda: rooms_of(agent)["tracks"] == tracks, 120)
+        time.sleep(10)  # streams are open, and the SDK has settled
+        watched = {
+            "agent": psutil.Process(agent_log.pid),
+            "the SDK's AudioStreams alone": psutil.Process(hearer.pid),
+            "server": psutil.Process(stt.pid),
+            "livekit-server": psutil.Process(livekit.process.pid),
+        }
+        figures = {name: metric(agent, name) for name in ("captions", "drops")}
+        before = {name: cpu_s(process) for name, process in watched.items()}
+        began = time.monotonic()
+        time.sleep(seconds)
+        took = time.monotonic() - began
+        print(f"{tracks} tracks in {rooms} rooms, {SPEECH:.0%} speech, {took:.0f} s on {psutil.cpu_count()} cores")
+        for name, process in watched.items():
+            print(f"  {name}: {(cpu_s(process) - before[name]) / took:.3f} CPU s/s, {rss_mb(process):.0f} MB")
+        for name, value in figures.items():
+            print(f"  {name}: {metric(agent, name) - value:.0f}")
+
+
+def speak(url: str, name: str, tracks: int, seed: int) -> None:
+    """One participant of a room, who has so many microphones, each with somebody before it."""
+    clips = [trimmed(clip).samples for clip in load_speech()]
+
+    async def one(room: rtc.Room, number: int) -> None:
+        dice = random.Random(f"{seed} {number}")
+        source = rtc.AudioSource(SAMPLE_RATE, 1, queue_size_ms=200)
+        track = rtc.LocalAudioTrack.create_audio_track(f"microphone {number}", source)
+        options = rtc.TrackPublishOptions(source=rtc.TrackSource.SOURCE_MICROPHONE, dtx=True)
+        await room.local_participant.publish_track(track, options)
+        sound = np.zeros(round(dice.uniform(0, 5) * SAMPLE_RATE), np.int16)
+        while True:
+            for piece in np.array_split(sound, np.arange(FRAME, len(sound), FRAME)):
+                await source.capture_frame(rtc.AudioFrame(piece.tobytes(), SAMPLE_RATE, 1, len(piece)))
+            samples = dice.choice(clips)
+            silence = np.zeros(round(len(samples) * (1 - SPEECH) / SPEECH), np.int16)
+            sound = np.concatenate([samples, silence])
+
+    async def everybody() -> None:
+        async with person(url, name, "crowd") as crowd:
+            await asyncio.gather(*(one(crowd.room, number) for number in range(tracks)))
+
+    asyncio.run(everybody())
+
+
+def hear(url: str, names: list[str]) -> None:
+    """The same streams as the agent's, of which nothing is made."""
+
+    async def read(track: rtc.Track) -> None:
+        stream = rtc.AudioStream(track, sample_rate=SAMPLE_RATE, num_channels=1, frame_size_ms=50, capacity=100)
+        async for _ in stream:
+            pass
+
+    async def one(name: str) -> None:
+        room, tasks = rtc.Room(), []
+        room.on("track_subscribed", lambda track, *_: tasks.append(asyncio.create_task(read(track))))
+        claims = {
+            "iss": API_KEY,
+            "sub": "hearer",
+            "exp": int(time.time()) + 3600,
+            "kind": "agent",
+            "video": {"roomJoin": True, "room": name, "canSubscribe": True},
+        }
+        await room.connect(url, jwt.encode(claims, API_SECRET, "HS256"))
+        await asyncio.Event().wait()
+
+    async def all_rooms() -> None:
+        await asyncio.gather(*(one(name) for name in names))
+
+    asyncio.run(all_rooms())
+
+
+# ── memory ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def measure_cycles(cycles: int, at_once: int) -> None:
+    with (
+        livekit_server() as livekit,
+        server_process(VOSK_MODEL_PATH=str(MODEL)) as stt,
+        agent_process(livekit.url, stt_url(stt), AGENT_EMPTY_ROOM_S="0.5") as (agent, agent_log),
+    ):
+        context = multiprocessing.get_context("spawn")
+        done = context.Value("i", 0)
+        with beside(come_and_go, livekit.url, agent, cycles, at_once, done) as visitors:
+            watched = psutil.Process(agent_log.pid)
+            step, shown = max(1, cycles // 6), 0
+            print("cycles  MB  threads  open files")
+            while done.value < cycles and visitors.is_alive():
+                if done.value >= shown:
+                    print(f"{done.value:6} {rss_mb(watched):4.0f} {watched.num_threads():7} {watched.num_fds():10}")
+                    shown += step
+                time.sleep(0.2)
+            assert done.value == cycles
+        time.sleep(5)
+        print(f"{done.value:6} {rss_mb(watched):4.0f} {watched.num_threads():7} {watched.num_fds():10}")
+        until(lambda: not rooms_of(agent)["rooms"], 30)
+        print(f"captions: {metric(agent, 'captions'):.0f}, failures: {metric(agent, 'room_failures'):.0f}")
+
+
+def come_and_go(url: str, agent: str, cycles: int, at_once: int, done) -> None:
+    clip = trimmed(min(load_speech(), key=lambda clip: clip.seconds)).samples
+
+    async def one(number: int) -> None:
+        name = f"cycle {number % at_once}"
+        async with person(url, name, "ann") as ann:
+            result = ""
+            while result != "created":
+                result = await asyncio.to_thread(send_agent, agent, name)
+                await asyncio.sleep(0.1)
+            await ann.publish()
+            await ann.until(lambda: any(each.kind == 4 for each in ann.room.remote_participants.values()))
+            await ann.say(clip)
+            await ann.until(lambda: ann.finals("ann"))
+        async with asyncio.timeout(30):
+            while name in (await asyncio.to_thread(rooms_of, agent))["room_names"]:
+                await asyncio.sleep(0.1)
+
+    async def row(first: int) -> None:
+        for number in range(first, cycles, at_once):
+            await one(number)
+            done.value += 1
+
+    async def all_rows() -> None:
+        await asyncio.gather(*(row(first) for first in range(at_once)))
+
+    asyncio.run(all_rows())
+
+
+# ── helps ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@contextmanager
+def beside(run: Callable, *arguments: object) -> Iterator[multiprocessing.Process]:
+    """Runs it in a process of its own while the block runs."""
+    process = multiprocessing.get_context("spawn").Process(target=run, args=arguments, daemon=True)
+    process.start()
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.join()
+
+
+def stt_url(stt: ServerProcess) -> str:
+    return stt.wait_for("ready", 60)["url"].replace("http:", "ws:")
+
+
+def metric(agent: str, name: str) -> float:
+    for line in httpx.get(f"{agent}/metrics", trust_env=False).text.splitlines():
+        if line.startswith(f"stt_agent_{name}_total "):
+            return float(line.split()[1])
+    raise KeyError(name)
+
+
+def cpu_s(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    return times.user + times.system
+
+
+def rss_mb(process: psutil.Process) -> float:
+    return process.memory_info().rss / 1e6
+
+
+def until(is_so: Callable[[], bool], within_s: float) -> None:
+    limit = time.monotonic() + within_s
+    while not is_so():
+        assert time.monotonic() < limit
+        time.sleep(0.2)
+
+
+if __name__ == "__main__":
+    main()
