@@ -81,6 +81,7 @@ class Conductor:
         self._progress = before
         self._autoscale = Autoscale()
         self._shared_by = 0
+        self._settled_at = 0  # how many there were when all answered
         self._used_at = -USE_EVERY_S
         self._given_up_at: dict[int, float] = {}
         self._serial_of_problem = 0
@@ -108,7 +109,12 @@ class Conductor:
             await self._restart_all(goal, count)
         if self._progress.problem and goal.serial > self._serial_of_problem:
             self._note(problem="")
-        settled = all(self._routing.healthy(number) for number in range(1, count + 1))
+        answering = sum(self._routing.healthy(number) for number in range(1, count + 1))
+        settled = answering == count
+        if settled:
+            self._settled_at = count
+        # Where one is lost, the others have its speakers and all that these have to catch up with: and its cores.
+        self._share_among(answering if answering and self._settled_at == count else count)
         if settled and self._routing.routed == tuple(range(1, count + 1)):
             self._note(reached=goal.serial)
         self._note(instances=count)
@@ -138,7 +144,6 @@ class Conductor:
                 self._routing.add(number)
         if superfluous:
             await self._retire(superfluous)
-        self._share_among(count)
         if not new and all(self._routing.healthy(number) for number in states):
             self._note(doing="")
 

@@ -176,6 +176,26 @@ async def test_shrinking_drains_all_who_go_at_once_and_then_gives_the_others_the
     assert machine.shares == [2, 4, 1]
 
 
+async def test_the_others_have_the_cores_of_one_that_is_lost_until_it_answers_again(
+    autojump_clock: MockClock, machine: Machine
+) -> None:
+    machine.ask_for(least=3, most=3)
+    await machine.reached()
+    machine._begin(2)  # killed, and started again by supervisor
+    await trio.sleep(1.5)
+    assert machine.shares == [2, 3, 2]
+    await trio.sleep(LOAD_S)
+    assert machine.shares == [2, 3, 2, 3]
+
+
+async def test_none_that_answers_is_no_share(autojump_clock: MockClock, machine: Machine) -> None:
+    machine._begin(1)
+    machine._begin(2)
+    await trio.sleep(2)
+    assert machine.routed == (1, 2)
+    assert machine.shares == [2]
+
+
 async def test_a_rolling_restart_waits_for_each_before_the_next(autojump_clock: MockClock, machine: Machine) -> None:
     machine.ask_for(least=3, most=3)
     await machine.reached()
