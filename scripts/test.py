@@ -17,12 +17,16 @@ CHECKS = {
 """What is checked before the tests, by title: a command of the virtual environment."""
 
 
+SIDE_BY_SIDE = ["--numprocesses", "2", "--dist", "loadfile"]
+"""Half of the tests' time is waiting: two run at once, those of a file one after the other in the same process."""
+
+
 def main(pytest_arguments: list[str]) -> int:
     """Returns the exit code. pytest comes last, so that its summary is the last thing printed."""
     failed = [] if pytest_arguments else [title for title, command in CHECKS.items() if not passes(title, command)]
     if failed:
         print(f"Failed checks: {', '.join(failed)}. The tests run all the same.", flush=True)
-    code = subprocess.run([sys.executable, "-m", "pytest", *pytest_arguments], cwd=ROOT).returncode
+    code = subprocess.run([sys.executable, "-m", "pytest", *(pytest_arguments or SIDE_BY_SIDE)], cwd=ROOT).returncode
     return code or len(failed)
 
 
