@@ -70,15 +70,19 @@ async def take_up(bus: Bus, call: Call, stream_id: str, epoch: int, asked: Asked
 
 
 def counted_finals(finals: Sequence[StoredFinal], asked: Asked) -> tuple[tuple[StoredFinal, ...], int]:
-    """The stored finals, in order, that the client may take or has taken, and the position that follows them."""
-    position = asked.from_sample
+    """The stored finals, in order, that the client may take or has taken, and the position that follows them.
+
+    What this instance keeps for the bus may overlap what another stored meanwhile: of two such the client takes one.
+    """
+    position, accepted = asked.from_sample, asked.accepted
     counted: list[StoredFinal] = []
     for one in finals:
         if one.final.end_sample <= position:
             continue
-        crosses = one.final.start_sample < asked.accepted < one.final.end_sample
-        if crosses or one.follows > max(position, asked.accepted):
+        crosses = one.final.start_sample < accepted < one.final.end_sample
+        if crosses or one.follows > max(position, accepted):
             break
         counted.append(one)
         position = one.final.end_sample
+        accepted = max(accepted, position)
     return tuple(counted), position

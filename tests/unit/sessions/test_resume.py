@@ -49,6 +49,8 @@ class Kept:
         (stored((150, 300), follows=100), Asked(0, 0), [], 0),  # the one before it is gone
         (stored((150, 300), follows=100), Asked(0, 100), [0], 300),  # and the client has it
         (stored((150, 300), follows=100), Asked(120, 0), [0], 300),
+        # the third waited here for the bus, on which another instance was faster
+        (stored((0, 100), (100, 150)) + stored((100, 200), follows=100), Asked(0, 100), [0, 1], 150),
     ],
 )
 def test_the_stored_finals_that_count_and_where_the_audio_begins(finals, asked, counted, position):
