@@ -244,6 +244,8 @@ class NativeConnection(Connection[ServerEvent]):
             failure = Failure("bad_message", "with resume=true the first message is resume")
             self._outbox.put(failure)
             return Close(1008, failure.code)
+        if self._backlog.close is not None:  # nobody waits for the answer: it must fence no newer connection
+            return self._backlog.close
         known = self._call.resume_tokens.read(asked.token, self.request)
         if isinstance(known, str):
             failure = Failure("resume_refused", f"the stream cannot be resumed: {known}", {"reason": known})
