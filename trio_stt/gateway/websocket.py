@@ -27,7 +27,7 @@ from trio_stt.dialects.events import (
 )
 from trio_stt.dialects.native import NativeDialect, encode
 from trio_stt.dialects.request import Refusal, language_unavailable, primary_subtag
-from trio_stt.gateway.connection import Connection, Surroundings
+from trio_stt.gateway.connection import OUR_FAULT, RESTARTING, Connection, Surroundings
 from trio_stt.gateway.resume_tokens import ResumableStream, ResumeTokens
 from trio_stt.gateway.socket import Socket
 from trio_stt.recognition.shelved_model import Loan
@@ -215,6 +215,10 @@ class NativeConnection(Connection[ServerEvent]):
             if self._is_lost:  # while it was taken up
                 self._park()
             return await self._stream.run()
+        except trio.Cancelled:
+            if captioner is not None and self._is_about_to_resume:
+                captioner.discard()  # it has the sound: a final of the words known so far would keep the others from it
+            raise
         finally:
             # They refer back here: kept, all that a stream took would wait for the garbage collector's last generation.
             journal, self._journal = self._journal, None
@@ -226,6 +230,12 @@ class NativeConnection(Connection[ServerEvent]):
             if captioner is not None:
                 with trio.CancelScope(shield=True):
                     await captioner.aclose()
+
+    @property
+    def _is_about_to_resume(self) -> bool:
+        """Whether the client, told how its connection ends if that is cut now, goes on with its stream elsewhere."""
+        is_there = bool(self._resume_window_s) and not self._is_lost
+        return is_there and self._close_of_unfinished() in (OUR_FAULT, RESTARTING, READS_TOO_SLOWLY, RESUMED)
 
     def _fenced(self) -> None:
         self.stop(RESUMED)
