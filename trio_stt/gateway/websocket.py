@@ -47,6 +47,9 @@ FIRST_EPOCH = 1
 FIRST_MESSAGE_S = 10.0
 """With ``resume=true`` the first message has to be there so soon."""
 
+NO_FIRST_MESSAGE = Close(1013, "no resume came")
+"""It may be this process that was frozen, or the network slow: the client should try again, which 1008 would forbid."""
+
 NOT_KEPT = Close(1006, "too many streams wait for their clients")
 """What becomes of a parked stream that is ended before its time."""
 
@@ -242,7 +245,7 @@ class NativeConnection(Connection[ServerEvent]):
 
     async def _go_on(self) -> Close | None:
         """Takes up the stream that the first message names; else how this connection ends."""
-        asked: object = None
+        asked: object = NO_FIRST_MESSAGE
         with trio.move_on_after(FIRST_MESSAGE_S):
             asked = await self._backlog.take()
         if isinstance(asked, Close):
