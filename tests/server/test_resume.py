@@ -15,6 +15,8 @@ from tests.tokens import KEYS
 from tests.unit.fakes import silence, sound
 from trio_stt.client.websocket import StreamClosedError
 from trio_stt.dialects.events import StreamRequest
+from trio_stt.gateway import websocket
+from trio_stt.gateway.connection import RESTARTING
 from trio_stt.gateway.resume_tokens import ResumableStream, ResumeTokens, secret_of
 from trio_stt.sessions.bus import Call
 from trio_stt.sessions.session import READS_TOO_SLOWLY
@@ -374,6 +376,27 @@ def test_instances_that_share_their_settings_share_the_secret():
     assert secret_of(Settings(auth_keys=KEYS, resume_secret=SECRET)) == SECRET
     assert secret_of(Settings()) == ""
     assert all(one.secret.text not in secret_of(keys) for one in keys.auth_keys)
+
+
+async def test_a_client_whose_resume_is_late_is_told_to_try_again(server, monkeypatch):
+    monkeypatch.setattr(websocket, "FIRST_MESSAGE_S", 0.1)
+    async with resuming(server) as ann:
+        assert await ann.close_code() == 1013
+    assert not ann.of("error")
+
+
+async def test_a_stream_that_is_cut_leaves_the_words_it_has_not_heard_to_its_next_connection(server):
+    async with server.raw("client_id=ann&session_id=call&framing=seq") as socket:
+        ann = Speaker(socket)
+        await ann.until("ready")
+        await ann.say(0, sound(1.0))
+        await ann.until("transcripts")
+        server.instance.breakers["en"].trip()
+        server.instance.connections.stop_all(RESTARTING)
+        await trio.sleep(0.1)
+        server.instance.connections.cut_all()
+        assert await ann.close_code() == 1012
+    assert not [one for one in ann.of("transcripts") if one["is_final"]]
 
 
 async def test_resume_in_the_middle_of_a_stream_is_1008(server):

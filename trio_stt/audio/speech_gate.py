@@ -108,6 +108,7 @@ class SpeechGate:
         self._speaking = False  # the newest window is speech
         self._speech_end = 0  # end of the newest window of speech
         self._at_once = goes_on  # speech under way at a forced end opens again without a minimum length
+        self._under_way = goes_on  # since a forced end, or the beginning, that came in speech no window was judged
         self._candidate: _Candidate | None = None
         self._start: int | None = None  # of the open utterance
         self._given = 0  # up to here the open utterance's sound was given
@@ -164,6 +165,7 @@ class SpeechGate:
 
         Speech too short to have opened an utterance is opened and ended, so that no short last word is lost. Speech
         that goes on behind it opens the next utterance exactly here, without a minimum length. None begins before here.
+        Between two such ends in the same speech nothing is left out, though it fills no window that could be judged.
         """
         self._require_no_cut_due()
         if len(rest) >= WINDOW_SAMPLES:
@@ -171,14 +173,16 @@ class SpeechGate:
         self._kept.append(rest)
         self._now += len(rest)
         events: list[GateEvent] = []
-        self._speaking = self._speaking or not self._enabled
-        if self._start is None and (self._candidate is not None or (not self._enabled and len(rest))):
+        goes_on = self._under_way and len(rest) > 0 and _peak(rest) > SILENCE_PEAK
+        self._speaking = self._speaking or not self._enabled or goes_on
+        if self._start is None and (self._candidate is not None or goes_on or (not self._enabled and len(rest))):
             self._open(events)
         if self._start is not None:
             if self._speaking:
                 self._speech_end = self._now
             self._end(self._end_of_speech(self._start), events)
             self._at_once = True
+            self._under_way = self._speaking
         self._floor = self._now
         self._forget()
         return events
@@ -217,6 +221,7 @@ class SpeechGate:
         while self._waiting and not self._cut_due:
             probability, peak = self._waiting.popleft()
             self._now += WINDOW_SAMPLES
+            self._under_way = False
             self._speaking = self._is_speech(probability, peak)
             if self._start is None:
                 self._while_silent(events)
@@ -330,6 +335,10 @@ class _Kept:
     def forget_before(self, position: int) -> None:
         while self._pieces and self.start + len(self._pieces[0]) <= position:
             self.start += len(self._pieces.popleft())
+
+
+def _peak(samples: Samples) -> int:
+    return int(max(samples.max(), -1 - samples.min()))
 
 
 def _samples(milliseconds: float) -> int:

@@ -27,7 +27,7 @@ from trio_stt.dialects.events import (
 )
 from trio_stt.dialects.native import NativeDialect, encode
 from trio_stt.dialects.request import Refusal, language_unavailable, primary_subtag
-from trio_stt.gateway.connection import Connection, Surroundings
+from trio_stt.gateway.connection import OUR_FAULT, RESTARTING, Connection, Surroundings
 from trio_stt.gateway.resume_tokens import ResumableStream, ResumeTokens
 from trio_stt.gateway.socket import Socket
 from trio_stt.recognition.shelved_model import Loan
@@ -35,7 +35,7 @@ from trio_stt.recognition.speaker import SpeakerRecogniser
 from trio_stt.sessions.backlog import Backlog
 from trio_stt.sessions.bus import Bus
 from trio_stt.sessions.captioner import BEGINNING, Captioner, Origin
-from trio_stt.sessions.journal import Journal
+from trio_stt.sessions.journal import Journal, StreamJournal
 from trio_stt.sessions.publisher import Publisher
 from trio_stt.sessions.resume import Asked, take_up
 from trio_stt.sessions.session import READS_TOO_SLOWLY, RESUMED, Member, Session, Sessions, call_of
@@ -46,6 +46,9 @@ FIRST_EPOCH = 1
 
 FIRST_MESSAGE_S = 10.0
 """With ``resume=true`` the first message has to be there so soon."""
+
+NO_FIRST_MESSAGE = Close(1013, "no resume came")
+"""It may be this process that was frozen, or the network slow: the client should try again, which 1008 would forbid."""
 
 NOT_KEPT = Close(1006, "too many streams wait for their clients")
 """What becomes of a parked stream that is ended before its time."""
@@ -105,8 +108,10 @@ class NativeConnection(Connection[ServerEvent]):
         self._member = Member(request, self._outbox, self.stop, self.stream_id)
         self._captioner: Captioner | None = None
         self._stream: Stream | None = None
+        self._journal: StreamJournal | None = None
         self._resumable = ResumableStream(self.stream_id, FIRST_EPOCH, time.time())
         self._origin = BEGINNING
+        self._acked = 0  # where a stream that goes on was acknowledged as it began here
         self._renew_at = math.inf
         self._on_parked = on_parked
         self._parked = False
@@ -175,21 +180,18 @@ class NativeConnection(Connection[ServerEvent]):
                 self._spend(event.count / self.request.sample_rate)
 
     async def _converse(self) -> Close:
-        if self.request.resume:
-            refused = await self._go_on()
-            if refused is not None:
-                return refused
         captioner = publisher = None
         try:
+            if self.request.resume:
+                refused = await self._go_on()
+                if refused is not None:
+                    return refused
             if self._model is not None:
-                journal = self._call.journal.open(
-                    self._session.call,
-                    self._resumable.stream_id,
-                    fenced=lambda: self.stop(RESUMED),
-                    epoch=self._resumable.epoch,
-                    from_sample=self._origin.sample,
-                )
-                publisher = Publisher(self._member, self._session, journal)
+                if self._journal is None:
+                    self._journal = self._call.journal.open(
+                        self._session.call, self._resumable.stream_id, fenced=self._fenced
+                    )
+                publisher = Publisher(self._member, self._session, self._journal)
                 captioner = self._captioner = self._call.make_captioner(
                     self.request,
                     StreamIds(self._resumable.stream_id, self.stream_id),
@@ -211,25 +213,39 @@ class NativeConnection(Connection[ServerEvent]):
                 wait_translated=lambda: self._session.wait_translated(self._resumable.stream_id),
                 is_lost=lambda: self._is_lost,
                 resume_window_s=self._resume_window_s,
-                acked=self._origin.sample,
+                acked=self._acked,
             )
             if self._is_lost:  # while it was taken up
                 self._park()
             return await self._stream.run()
+        except trio.Cancelled:
+            if captioner is not None and self._is_about_to_resume:
+                captioner.discard()  # it has the sound: a final of the words known so far would keep the others from it
+            raise
         finally:
             # They refer back here: kept, all that a stream took would wait for the garbage collector's last generation.
+            journal, self._journal = self._journal, None
             self._captioner = self._stream = None
             if captioner is not None:
                 captioner.give_up()
-            if publisher is not None:
-                publisher.close()
+            if journal is not None:
+                journal.close()
             if captioner is not None:
                 with trio.CancelScope(shield=True):
                     await captioner.aclose()
 
+    @property
+    def _is_about_to_resume(self) -> bool:
+        """Whether the client, told how its connection ends if that is cut now, goes on with its stream elsewhere."""
+        is_there = bool(self._resume_window_s) and not self._is_lost
+        return is_there and self._close_of_unfinished() in (OUR_FAULT, RESTARTING, READS_TOO_SLOWLY, RESUMED)
+
+    def _fenced(self) -> None:
+        self.stop(RESUMED)
+
     async def _go_on(self) -> Close | None:
         """Takes up the stream that the first message names; else how this connection ends."""
-        asked: object = None
+        asked: object = NO_FIRST_MESSAGE
         with trio.move_on_after(FIRST_MESSAGE_S):
             asked = await self._backlog.take()
         if isinstance(asked, Close):
@@ -241,6 +257,8 @@ class NativeConnection(Connection[ServerEvent]):
             failure = Failure("bad_message", "with resume=true the first message is resume")
             self._outbox.put(failure)
             return Close(1008, failure.code)
+        if self._backlog.close is not None:  # nobody waits for the answer: it must fence no newer connection
+            return self._backlog.close
         known = self._call.resume_tokens.read(asked.token, self.request)
         if isinstance(known, str):
             failure = Failure("resume_refused", f"the stream cannot be resumed: {known}", {"reason": known})
@@ -267,8 +285,10 @@ class NativeConnection(Connection[ServerEvent]):
     async def _take_up_from_elsewhere(self, known: ResumableStream, asked: Resume) -> None:
         call = call_of(self.request)
         stands = Asked(asked.from_sample, asked.accepted)
-        unconfirmed = self._call.journal.finals_of_stream(call, known.stream_id)
-        taken = await take_up(self._call.bus, call, known.stream_id, known.epoch, stands, unconfirmed)
+        journal = self._call.journal.take_over(call, known.stream_id, fenced=self._fenced, epoch=known.epoch)
+        self._journal = journal
+        taken = await take_up(self._call.bus, call, known.stream_id, known.epoch, stands, journal)
+        journal.begin(taken.epoch, taken.from_sample)
         self._resumable = evolve(known, epoch=taken.epoch)
         began_at = trio.current_time() - (time.time() - known.began_at)
         self._origin = Origin(taken.from_sample, asked.accepted, began_at, f".{taken.epoch}")
@@ -277,7 +297,8 @@ class NativeConnection(Connection[ServerEvent]):
         self._outbox.put(self._ready())
         for one in taken.finals:
             self._outbox.put(evolve(one.final, follows=one.follows, history=False))
-        self._outbox.put(Ack(taken.from_sample))
+        self._acked = taken.acked
+        self._outbox.put(Ack(taken.acked))
         self._session = await self._call.sessions.join(self._member)
         self._log.info(
             "stream_resumed",

@@ -23,30 +23,38 @@ MAX_AHEAD: Final = 8
 
 
 class _Item:
-    """Something on its way to the bus; `follows`: of a final, where the one before it ended."""
+    """Something on its way to the bus; `follows`: of a final, where the one before it ended.
 
-    def __init__(self, kept: Transcript | Translation, follows: int) -> None:
+    `stream`: whose it is to be written; another one's after a resume here.
+    """
+
+    def __init__(self, kept: Transcript | Translation, follows: int, stream: StreamJournal) -> None:
         self.kept = kept
         self.follows = follows
+        self.stream = stream
         self.number = 0
         self.published: Published | None = None
         self.given_up = False
 
 
 class StreamJournal:
-    """One stream's finals and translations on their way to the bus, in their order, and its epoch."""
+    """One stream's finals and translations on their way to the bus, in their order, and its epoch.
 
-    def __init__(
-        self, journal: Journal, call: Call, stream_id: str, *, epoch: int, from_sample: int, fenced: Callable[[], None]
-    ) -> None:
+    Until `begin` nothing is written.
+    """
+
+    def __init__(self, journal: Journal, call: Call, stream_id: str, *, epoch: int, fenced: Callable[[], None]) -> None:
         self.call = call
         self.stream_id = stream_id
         self.epoch = epoch
         self._journal = journal
-        self._end_sample = from_sample  # of the last final
+        self._end_sample = 0  # of the last final
         self._fenced = fenced
         self._waiting: deque[_Item] = deque()
         self._added = 0
+        self._begun = False
+        self._superseded = False  # by a connection to this instance
+        self._overtaken: list[StreamJournal] = []  # that this one goes on from
         self._fenced_out = False
         self._writing = False
         self._written = trio.Event()  # one more was written, or could not be
@@ -56,7 +64,7 @@ class StreamJournal:
     @property
     def confirmed(self) -> bool:
         """Whether the bus has everything of this stream so far. Never again once a newer connection has it."""
-        return self._confirmed.is_set() and not self._fenced_out
+        return self._confirmed.is_set() and not self._fenced_out and not self._superseded
 
     @property
     def unconfirmed(self) -> int:
@@ -72,32 +80,73 @@ class StreamJournal:
 
     async def store(self, kept: Transcript | Translation) -> Published:
         """Stores a final or a translation; `DOWN`: later, when those before it are there. Cancelled: later too."""
+        if self._superseded and isinstance(kept, Transcript):
+            await trio.lowlevel.checkpoint()
+            return Published(Outcome.FENCED)
         item = self._add(kept)
         try:
             await trio.lowlevel.checkpoint()
-            while not item.published and not item.given_up and self._journal.in_step and self._is_near(item):
-                if self._writing:
-                    await self._written.wait()
-                else:
-                    await self.write_first()
+            while not item.published and not item.given_up and item.stream.may_write and item.stream._is_near(item):
+                await item.stream._write_one()
         finally:
             if item.published is None:
                 self._journal.wake()
-        return item.published or Published(Outcome.DOWN)
+        published = item.published or Published(Outcome.DOWN)
+        if published.outcome is Outcome.OVERLAPS:  # what comes next follows that final, not this one
+            self._end_sample = published.end_sample
+        return published
 
     def _is_near(self, item: _Item) -> bool:
         return item.number - self._waiting[0].number <= MAX_AHEAD
+
+    async def _write_one(self) -> None:
+        if self._writing:
+            await self._written.wait()
+        else:
+            await self.write_first()
 
     def keep(self, kept: Transcript | Translation) -> None:
         """The same without waiting for it: it is stored as soon as possible."""
         self._add(kept)
         self._journal.wake()
 
+    def begin(self, epoch: int, from_sample: int) -> None:
+        """The connection has this epoch, and its first final begins at `from_sample` or later: writing begins."""
+        self.epoch = epoch
+        self._end_sample = from_sample
+        self._start_writing()
+
     def close(self) -> None:
         """The connection has ended: its epoch is not kept alive any more. What waits is still written."""
         self._journal.closed(self)
+        self._start_writing()
+
+    def _start_writing(self) -> None:
+        self._begun = True
+        self._overtaken.clear()
+        self._journal.wake()
+
+    async def wait_answered(self) -> None:
+        """Before `begin`: returns when no older connection is writing. May be cancelled."""
+        for older in self._overtaken:
+            while older.writing:
+                await older._written.wait()
+
+    @property
+    def unconfirmed_finals(self) -> list[StoredFinal]:
+        """The finals that the bus may not have, in order."""
+        return [
+            StoredFinal(item.kept, self.epoch, item.follows)
+            for item in self._waiting
+            if isinstance(item.kept, Transcript)
+        ]
 
     # ── for the journal ──────────────────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def may_write(self) -> bool:
+        """Whether what waits may be written now."""
+        return self._begun and self._journal.in_step
 
     @property
     def writing(self) -> bool:
@@ -110,14 +159,11 @@ class StreamJournal:
         self._writing = True
         try:
             published = await self._write(first)
-            if published.outcome is not Outcome.DOWN:
-                first.published = published
-                if published.outcome is Outcome.REFUSED:
-                    self.give_up(first)
-                else:
-                    self._drop(first)
-                    if not self._waiting:
-                        self._confirmed.set()
+            if first.stream is not self:
+                self._drop(first)
+                first.stream._take_answer(first, published)
+            elif published.outcome is not Outcome.DOWN:
+                self._answer(first, published)
         finally:
             self._writing = False
             self._written.set()
@@ -131,8 +177,24 @@ class StreamJournal:
         self._fenced_out = True
         self._fenced()
 
+    def _answer(self, item: _Item, published: Published) -> None:
+        item.published = published
+        if published.outcome is Outcome.REFUSED:
+            self.give_up(item)
+        else:
+            self._drop(item)
+            if not self._waiting:
+                self._confirmed.set()
+
+    def _take_answer(self, item: _Item, published: Published) -> None:
+        """What an older connection was writing is answered: it counts, unless this one may be writing it by now."""
+        if published.outcome is not Outcome.DOWN and not self._begun and not item.given_up:
+            self._answer(item, published)
+
     async def claim(self) -> bool:
         """Tells the bus that this epoch is alive; False if it does not answer."""
+        if not self._begun:
+            return True
         highest = await self._journal.bus.claim_epoch(self.call, self.stream_id, self.epoch)
         if highest is Outcome.DOWN:
             return False
@@ -141,9 +203,18 @@ class StreamJournal:
         return True
 
     def adopt(self, older: StreamJournal) -> None:
-        """What an older connection of the stream still had for the bus is written before what comes, in our epoch."""
-        for item in older.items[older.writing :]:
-            older._drop(item)
+        """What an older connection of the stream still had for the bus is written before what comes, in our epoch.
+
+        Also what it is just writing, unless that is answered before we `begin`. No more finals come from it.
+        """
+        older._superseded = True
+        self._overtaken.append(older)
+        for number, item in enumerate(older.items):
+            if item.stream is not older:  # it is just writing what another has adopted already
+                continue
+            if number or not older.writing:
+                older._drop(item)
+            item.stream = self
             self._enqueue(item)
 
     def give_up_one(self) -> bool:
@@ -170,7 +241,7 @@ class StreamJournal:
         self._journal.removed(self)
 
     def _add(self, kept: Transcript | Translation) -> _Item:
-        item = _Item(kept, self._end_sample)
+        item = _Item(kept, self._end_sample, self)
         if isinstance(kept, Transcript):
             self._end_sample = kept.end_sample
         self._enqueue(item)
@@ -228,8 +299,17 @@ class Journal:
         `fenced` is called when a newer connection turns out to have taken the stream. `from_sample`: where this
         connection's first final may begin.
         """
-        stream = StreamJournal(self, call, stream_id, epoch=epoch, from_sample=from_sample, fenced=fenced)
-        for older in tuple(self._waiting):
+        stream = self.take_over(call, stream_id, fenced=fenced, epoch=epoch)
+        stream.begin(epoch, from_sample)
+        return stream
+
+    def take_over(self, call: Call, stream_id: str, *, fenced: Callable[[], None], epoch: int) -> StreamJournal:
+        """The same for a connection that is about to go on with a stream: call its `begin` when it has its own epoch.
+
+        `epoch`: the last known. From now on no other connection to this instance writes finals of the stream.
+        """
+        stream = StreamJournal(self, call, stream_id, epoch=epoch, fenced=fenced)
+        for older in {**self._live, **self._waiting}:
             if older.call == call and older.stream_id == stream_id:
                 stream.adopt(older)
         self._live[stream] = None
@@ -271,16 +351,6 @@ class Journal:
         """One caption could not be written for a fault of ours."""
         self._log.error("bus_caption_given_up", error=without_message(error))
 
-    def finals_of_stream(self, call: Call, stream_id: str) -> list[StoredFinal]:
-        """The finals of a stream that the bus may not have, in order."""
-        return [
-            StoredFinal(item.kept, stream.epoch, item.follows)
-            for stream in self._waiting
-            if stream.call == call and stream.stream_id == stream_id
-            for item in stream.items
-            if isinstance(item.kept, Transcript)
-        ]
-
     def closed(self, stream: StreamJournal) -> None:
         """Its connection has ended."""
         self._live.pop(stream, None)
@@ -309,7 +379,7 @@ class Journal:
             await self._wake.wait()
             self._wake = trio.Event()
             for stream in tuple(self._waiting):
-                while self.in_step and stream.unconfirmed and not stream.writing:
+                while stream.may_write and stream.unconfirmed and not stream.writing:
                     await stream.write_first()
             await trio.lowlevel.checkpoint()
 

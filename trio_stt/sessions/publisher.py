@@ -68,10 +68,6 @@ class Publisher(CaptionSink):
         self._session.deliver(final)
         self._session.translate(final, self.publish_translation)
 
-    def close(self) -> None:
-        """The connection has ended."""
-        self._journal.close()
-
 
 def divided_at(final: Transcript, sample: int) -> tuple[Transcript, Transcript | None]:
     """What of a final lies before `sample`, and what behind it, if it reaches beyond. Words go by their beginning."""

@@ -119,6 +119,22 @@ def test_finish_ends_speech_at_the_last_sample_and_speech_goes_on_from_there_at_
     assert positions(gate.push(sound(W), [SPEECH])) == [("opened", 8 * W + 100)]
 
 
+def test_between_two_finishes_in_the_same_speech_nothing_is_left_out_though_it_fills_no_window() -> None:
+    gate, _ = windows_of(PLAIN, "....sss")
+    gate.finish(sound(100))
+    assert positions(gate.finish(sound(50))) == [("opened", 7 * W + 100), ("ended", 7 * W + 150)]
+    assert positions(gate.finish(sound(30))) == [("opened", 7 * W + 150), ("ended", 7 * W + 180)]
+    assert gate.finish(np.zeros(20, np.int16)) == []
+    gate, _ = windows_of(PLAIN, "....sss.")
+    gate.finish(NO_SAMPLES)
+    assert gate.finish(sound(50)) == []  # the first came in the hangover
+
+
+def test_what_goes_on_in_the_middle_of_speech_is_speech_before_it_fills_a_window() -> None:
+    assert positions(SpeechGate(PLAIN, goes_on=True).finish(sound(50))) == [("opened", 0), ("ended", 50)]
+    assert SpeechGate(PLAIN).finish(sound(50)) == []
+
+
 def test_after_finish_and_a_pause_speech_needs_its_minimum_length_again() -> None:
     gate, _ = windows_of(PLAIN, "ssss")
     gate.finish(NO_SAMPLES)

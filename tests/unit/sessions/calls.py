@@ -22,6 +22,7 @@ class Client:
         self.outbox = Outbox(max_messages=request.pop("max_messages", 100_000))
         self.member = Member(StreamRequest(client_id, session_id, **request), self.outbox, self.closes.append)
         self.publisher = None
+        self.journal = None
 
     @property
     def received(self) -> list:
@@ -76,14 +77,14 @@ class Instance:
     async def join(self, client: Client) -> Client:
         """The client becomes a member, and can speak."""
         session = await self.sessions.join(client.member)
-        journal = self.journal.open(session.call, f"stream-{client.member.connection}", fenced=lambda: None)
-        client.publisher = Publisher(client.member, session, journal)
+        client.journal = self.journal.open(session.call, f"stream-{client.member.connection}", fenced=lambda: None)
+        client.publisher = Publisher(client.member, session, client.journal)
         client.session = session
         client.spoken = 0
         return client
 
     def leave(self, client: Client) -> None:
-        client.publisher.close()
+        client.journal.close()
         self.sessions.leave(client.member)
 
 

@@ -135,6 +135,110 @@ async def test_a_stream_that_was_taken_over_during_an_outage_is_told_when_the_bu
     assert await desk.stored() == []
 
 
+class SlowBus(WatchedBus):
+    """A final is on its way to the bus until it `may_arrive`."""
+
+    def __init__(self, memory):
+        super().__init__(memory)
+        self.may_arrive = trio.Event()
+
+    async def publish_final(self, call, final, *, epoch, follows):
+        await self.may_arrive.wait()
+        return await super().publish_final(call, final, epoch=epoch, follows=follows)
+
+
+@pytest.fixture
+async def overtaken(nursery):
+    """A journal, the older connection of a stream that is storing a final, and the one that takes over."""
+    journal = Journal(SlowBus(Memory(ttl_s=600)))
+    nursery.start_soon(journal.run)
+    await wait_all_tasks_blocked()
+    ann = Client("ann")
+    ann.spoken = 0
+    final = caption(ann, "one")
+    older = journal.open(CALL, final.stream_id, fenced=lambda: None)
+    answers = []
+
+    async def store() -> None:
+        answers.append(await older.store(final))
+
+    nursery.start_soon(store)
+    await wait_all_tasks_blocked()
+    newer = journal.take_over(CALL, final.stream_id, fenced=lambda: None, epoch=1)
+    assert older.writing
+    assert (await older.store(caption(ann, "two"))).outcome is Outcome.FENCED
+    assert not older.confirmed
+    return journal, final, newer, answers
+
+
+async def test_a_resume_waits_for_the_answer_to_a_final_that_is_on_its_way_to_the_bus(overtaken, autojump_clock):
+    journal, final, newer, answers = overtaken
+    with trio.move_on_after(1) as waiting:
+        await newer.wait_answered()
+    assert waiting.cancelled_caught
+    journal.bus.may_arrive.set()
+    await newer.wait_answered()
+    assert (newer.unconfirmed_finals, journal.unconfirmed) == ([], 0)
+    await wait_all_tasks_blocked()
+    assert answers == [Published(Outcome.STORED)]
+    newer.begin(2, final.end_sample)
+    assert newer.confirmed
+
+
+async def test_of_two_resumes_at_once_the_later_has_what_is_on_its_way_to_the_bus(overtaken):
+    journal, final, newer, answers = overtaken
+    newest = journal.take_over(CALL, final.stream_id, fenced=lambda: None, epoch=1)
+    assert ([one.final for one in newest.unconfirmed_finals], newer.unconfirmed_finals) == ([final], [])
+    newer.close()
+    journal.bus.may_arrive.set()
+    await newest.wait_answered()
+    await wait_all_tasks_blocked()
+    newest.begin(2, final.end_sample)
+    assert newest.confirmed
+    assert (newest.unconfirmed, journal.unconfirmed, answers) == (0, 0, [Published(Outcome.STORED)])
+
+
+async def test_a_final_that_a_resume_overtakes_on_its_way_to_the_bus_is_stored_by_the_newer_connection(overtaken):
+    journal, final, newer, answers = overtaken
+    assert [one.final for one in newer.unconfirmed_finals] == [final]
+    assert await journal.bus.take_epoch(CALL, final.stream_id, 1) == 2  # it waited long enough
+    newer.begin(2, final.end_sample)
+    assert not newer.confirmed
+    journal.bus.may_arrive.set()
+    await wait_all_tasks_blocked()
+    assert newer.confirmed
+    finals = await journal.bus.stream_finals(CALL, final.stream_id)
+    assert [(one.final.text, one.epoch) for one in finals] == [("one", 2)]
+    assert answers == [Published(Outcome.STORED)]
+    assert journal.unconfirmed == 0
+
+
+async def test_what_an_outage_left_is_stored_in_the_epoch_of_a_resume_that_comes_as_the_bus_returns(desk):
+    ann, _ = desk.speakers
+    desk.memory.stop()
+    for text in ("one", "two"):
+        await ann.journal.store(caption(ann, text))
+    newer = desk.journal.take_over(CALL, ann.journal.stream_id, fenced=lambda: None, epoch=1)
+    desk.memory.start()
+    assert await desk.bus.take_epoch(CALL, ann.journal.stream_id, 1) == 2
+    await wait_all_tasks_blocked()
+    assert await desk.stored() == []
+    newer.begin(2, 200)
+    await wait_all_tasks_blocked()
+    assert await desk.stored() == ["one", "two"]
+    assert newer.confirmed
+
+
+async def test_a_resume_that_comes_to_nothing_leaves_what_waits_to_be_written(desk):
+    ann, _ = desk.speakers
+    desk.memory.stop()
+    await ann.journal.store(caption(ann, "one"))
+    desk.journal.take_over(CALL, ann.journal.stream_id, fenced=lambda: None, epoch=1).close()
+    desk.memory.start()
+    await wait_all_tasks_blocked()
+    assert await desk.stored() == ["one"]
+
+
 async def test_translations_come_after_their_finals(desk):
     ann, _ = desk.speakers
     desk.memory.stop()

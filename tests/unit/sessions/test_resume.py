@@ -28,6 +28,16 @@ def stored(*spans: tuple[int, int], follows: int = 0) -> list[StoredFinal]:
     return finals
 
 
+class Kept:
+    """What an instance keeps for the bus."""
+
+    def __init__(self, *spans: tuple[int, int], follows: int = 0) -> None:
+        self.unconfirmed_finals = stored(*spans, follows=follows)
+
+    async def wait_answered(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+
 @pytest.mark.parametrize(
     ("finals", "asked", "counted", "position"),
     [
@@ -39,6 +49,8 @@ def stored(*spans: tuple[int, int], follows: int = 0) -> list[StoredFinal]:
         (stored((150, 300), follows=100), Asked(0, 0), [], 0),  # the one before it is gone
         (stored((150, 300), follows=100), Asked(0, 100), [0], 300),  # and the client has it
         (stored((150, 300), follows=100), Asked(120, 0), [0], 300),
+        # the third waited here for the bus, on which another instance was faster
+        (stored((0, 100), (100, 150)) + stored((100, 200), follows=100), Asked(0, 100), [0, 1], 150),
     ],
 )
 def test_the_stored_finals_that_count_and_where_the_audio_begins(finals, asked, counted, position):
@@ -49,19 +61,26 @@ async def test_a_stream_is_taken_from_whoever_has_it():
     memory = Memory(ttl_s=600)
     here, there = MemoryBus(memory), MemoryBus(memory)
     await here.publish_final(CALL, final(0, 100), epoch=1, follows=0)
-    taken = await take_up(there, CALL, "s", 1, Asked(0, 0), [])
-    assert taken == TakenUp(2, 100, tuple(stored((0, 100))))
+    taken = await take_up(there, CALL, "s", 1, Asked(0, 0), Kept())
+    assert taken == TakenUp(2, 100, tuple(stored((0, 100))), acked=100)
     late = await here.publish_final(CALL, final(150, 300), epoch=1, follows=100)
     assert late.outcome is Outcome.FENCED
-    assert (await take_up(here, CALL, "s", 1, Asked(0, 0), [])).epoch == 3
+    assert (await take_up(here, CALL, "s", 1, Asked(0, 0), Kept())).epoch == 3
 
 
 async def test_without_the_bus_what_this_instance_keeps_for_it_counts():
     memory = Memory(ttl_s=600)
     bus = MemoryBus(memory)
     memory.stop()
-    taken = await take_up(bus, CALL, "s", 4, Asked(0, 0), stored((0, 100)))
-    assert taken == TakenUp(5, 100, tuple(stored((0, 100))))
+    taken = await take_up(bus, CALL, "s", 4, Asked(0, 0), Kept((0, 100)))
+    assert taken == TakenUp(5, 100, tuple(stored((0, 100))), acked=0)
+
+
+async def test_what_only_this_instance_has_is_not_acknowledged():
+    bus = MemoryBus(Memory(ttl_s=600))
+    await bus.publish_final(CALL, final(0, 100), epoch=1, follows=0)
+    taken = await take_up(bus, CALL, "s", 1, Asked(0, 0), Kept((100, 200), follows=100))
+    assert (taken.from_sample, taken.acked) == (200, 100)
 
 
 async def test_a_bus_that_does_not_answer_is_given_up_soon(autojump_clock):
@@ -70,8 +89,25 @@ async def test_a_bus_that_does_not_answer_is_given_up_soon(autojump_clock):
             await trio.sleep_forever()
 
     began = trio.current_time()
-    assert await take_up(Silent(Memory(ttl_s=600)), CALL, "s", 1, Asked(700, 0), []) == TakenUp(2, 700, ())
+    assert await take_up(Silent(Memory(ttl_s=600)), CALL, "s", 1, Asked(700, 0), Kept()) == TakenUp(2, 700, (), 700)
     assert trio.current_time() - began < 0.5
+
+
+async def test_what_follows_a_final_that_overlaps_follows_the_stored_one(nursery):
+    memory = Memory(ttl_s=600)
+    there = MemoryBus(memory)
+    here = Instance(memory)
+    nursery.start_soon(here.run)
+    ann = await here.join(Client("ann"))
+    await wait_all_tasks_blocked()
+    mine = attrs.evolve(caption(ann, "one two"), end_sample=300)
+    await there.publish_final(CALL, attrs.evolve(mine, segment_id="another's", end_sample=200), epoch=1, follows=0)
+    await ann.publisher.publish(mine)
+    finals = await there.stream_finals(CALL, mine.stream_id)
+    assert [(one.final.start_sample, one.final.end_sample, one.follows) for one in finals] == [
+        (0, 200, 0),
+        (200, 300, 200),
+    ]
 
 
 def words(*starts: float) -> tuple[Word, ...]:
