@@ -40,7 +40,7 @@ def agent(folder: Path, **environment: str) -> subprocess.Popen[str]:
     [
         ({}, "LIVEKIT_URL, LIVEKIT_API_KEY, LIVEKIT_API_SECRET must be set for the agent"),
         ({**LIVEKIT, "LIVEKIT_API_SECRET": ""}, "LIVEKIT_API_SECRET must be set for the agent"),
-        ({**LIVEKIT, "LIVEKIT_URL": "http://livekit"}, "LIVEKIT_URL='http://livekit' (in the environment) is not"),
+        ({**LIVEKIT, "LIVEKIT_URL": "ftp://livekit"}, "LIVEKIT_URL='ftp://livekit' (in the environment) is not"),
         ({**LIVEKIT, "AUTH_MODE": "off", "AGENT_HOST": "0.0.0.0"}, "AUTH_MODE"),
         ({**LIVEKIT, "AUTH_MODE": "off", "AGENT_HOST": "203.0.113.1"}, "AUTH_MODE"),
     ],
