@@ -13,8 +13,9 @@ from agent.voice import SAMPLE_RATE
 
 FRAME_MS: Final = 50
 
-CAPACITY: Final = 100
-"""Frames that may wait for us: five seconds."""
+CAPACITY: Final = 600
+"""Frames that may wait for us: half a minute, 1 MB a track. Five seconds were too few on a machine without time for us.
+"""
 
 CLOSE_S: Final = 5.0
 

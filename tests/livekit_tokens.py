@@ -14,7 +14,7 @@ ROOM = "Team meeting/1"
 def room_token(*, key=API_SECRET, algorithm="HS256", header=None, video=None, **changes) -> str:
     """That of an administrator of `ROOM`; None leaves a claim out; `video` changes the grants, False: has none."""
     grants = None if video is False else {"room": ROOM, "roomAdmin": True, **(video or {})}
-    good = {"iss": API_KEY, "sub": "ann", "nbf": int(time.time()), "exp": int(time.time()) + 600, "video": grants}
+    good = {"iss": API_KEY, "sub": "ann", "nbf": int(time.time()), "exp": int(time.time()) + 36_000, "video": grants}
     claims = {name: value for name, value in {**good, **changes}.items() if value is not None}
     return jwt.encode(claims, key, algorithm, headers=header)
 

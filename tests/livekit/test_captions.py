@@ -150,7 +150,7 @@ async def test_who_is_muted_has_said_all_that_was_said(livekit, stt, agent):
         saying = asyncio.create_task(ann.say(clip.samples))
         await ann.until(lambda: any(not read.is_final and len(read.text.split()) >= 4 for read in ann.reads))
         await ann.mute(True)
-        await ann.until(lambda: len(ann.words("ann")) >= 4, 10)
+        await ann.until(lambda: len(ann.words("ann")) >= 4, 60)
         await saying
         shown = len(ann.reads)
         await asyncio.sleep(1.5)

