@@ -4,10 +4,15 @@ import logging
 import os
 from pathlib import Path
 
+import hypothesis
 import pytest
 import structlog
 
 ROOT = Path(__file__).resolve().parents[1]
+
+# How fast a machine is, and who else uses it, is no fault of what is tested.
+hypothesis.settings.register_profile("any machine", suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("any machine")
 
 
 @pytest.fixture(scope="session")

@@ -112,7 +112,7 @@ def test_the_image_s_command_serves_and_drains(model: Path, tree: Path, writable
 
     events = [json.loads(line) for line in log]  # nothing else was written, no library's complaint
     assert [event for event in events if event["level"] not in ("info", "debug")] == []
-    assert [path.name.split("-")[0] for path in writable["CACHE_DIR"].iterdir()] == ["model"]
+    assert {path.name.split("-")[0] for path in writable["CACHE_DIR"].iterdir()} == {"model"}
     assert list(writable["TMPDIR"].iterdir()) == []
 
 

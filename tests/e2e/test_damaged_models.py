@@ -1,5 +1,6 @@
 """A model that is damaged or not there ends the start with a message and exit code 1, never with a crash or a hang."""
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -99,7 +100,9 @@ def test_a_sound_model_is_tried_once_and_remembered(copy, tmp_path):
             process.signal()
             assert process.ended() == 0
     assert remembered
-    assert [file.suffix for file in cache.iterdir()] == [".json"]
+    known = [json.loads(file.read_text()) for file in cache.iterdir()]
+    assert [record["works"] for record in known] == [True, True]
+    assert [record["decode_cost"] is None for record in known].count(True) == 1
 
 
 def test_a_cache_that_cannot_be_written_keeps_nobody_out(copy, tmp_path):
