@@ -43,6 +43,12 @@ async def words_by_websocket(stt: str, number: int, samples: np.ndarray) -> list
     return words
 
 
+def all_final(reader: Person) -> bool:
+    """Whether no segment waits for its final."""
+    last = {(read.is_legacy, read.segment_id): read for read in reader.reads}
+    return all(read.is_final for read in last.values())
+
+
 def check_order(reader: Person) -> None:
     """Texts of a segment replace each other until its final, of which there is one; segments do not mix."""
     for is_legacy in (False, True):

@@ -10,7 +10,7 @@ from tests.e2e.conftest import server_process
 from tests.livekit.agents import agent_process, send_agent
 from tests.livekit.own_process import in_own_process
 from tests.livekit.people import person
-from tests.livekit.test_captions import check_order, heard_by, words_by_websocket
+from tests.livekit.test_captions import all_final, check_order, heard_by, words_by_websocket
 from tests.server.nginx_server import free_port
 from trio_stt.bench.speech import SAMPLE_RATE, load_speech
 from trio_stt.bench.word_errors import word_errors
@@ -57,6 +57,7 @@ async def test_a_server_that_is_killed_costs_no_word(livekit, model):
             )
             errors = word_errors(said, bob.words("ann")).errors
             print(f"{errors} word errors of {len(said)}, {alone} without trouble; {shown} words were there before")
+            await bob.until(lambda: all_final(bob), 60)
             await asyncio.sleep(2)
             assert word_errors(said, bob.words("ann")).errors <= alone + MOST_MORE_ERRORS, "nothing comes twice"
             assert bob.words("ann") == ann.words("ann")
