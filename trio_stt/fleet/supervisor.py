@@ -21,7 +21,7 @@ from attrs import frozen
 
 from trio_stt.fleet.folder import FleetError, Folder
 
-STEADY_S = 3
+STEADY_S = 10
 """A process that ends sooner after its start is started again with growing pauses."""
 
 TRIES = 3
