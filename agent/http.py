@@ -6,7 +6,6 @@ import asyncio
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
 from typing import Final
 
 import httpx
@@ -20,6 +19,7 @@ from agent.pool import Pool, RoomWorker
 from trio_stt import __version__
 from trio_stt.dialects.request import Refusal, read_language
 from trio_stt.gateway.answers import Answer, answer, answer_errors_alike, whole_body
+from trio_stt.operations.logs import without_message
 from trio_stt.rooms.access import RoomAccess
 from trio_stt.rooms.dispatch import RETRY_AFTER_S, other_settings
 from trio_stt.rooms.leases import AwayError, Leases
@@ -203,7 +203,7 @@ class _Speaking:
             self._metrics.spoken.labels("said").inc()
         except Exception as error:  # noqa: BLE001  (a boundary: what was to be said is not, the rest goes on)
             self._metrics.spoken.labels("failed").inc()
-            self._log.warning("speech_failed", error=type(error).__name__)  # its message may hold the text
+            self._log.warning("speech_failed", error=without_message(error))
 
 
 def _text(value: object) -> str:
@@ -236,21 +236,37 @@ _FROM_A_PAGE: Final = Refusal(403, "origin_not_allowed", "web pages open no room
 
 _NOT_HERE: Final = Refusal(404, "no_agent_in_room", "no agent is in this room", "room_name")
 
+_GOING: Final = Refusal(
+    503,
+    "no_agent_there",
+    f"the agent in this room does not answer, and another will be there; try again in {RETRY_AFTER_S} s",
+    retry_after_s=RETRY_AFTER_S,
+)
+
+_UNKNOWN: Final = Refusal(
+    503,
+    "agents_unknown",
+    f"which agent is in this room cannot be found out now; try again in {RETRY_AFTER_S} s",
+    retry_after_s=RETRY_AFTER_S,
+)
+
 
 async def _forward(parts: AgentParts, room_name: str, body: bytes, shown: Sequence[str]) -> Answer:
     """Asks the agent that is in the room: with a pass, or where none is asked for with what was `shown` here."""
-    with suppress(AwayError):
+    try:
         url = (await parts.leases.look(room_name)).url
-        if url and url != parts.pool.record.url:
-            headers = {"Authorization": shown[0]} if parts.passes is None else parts.passes.headers(room_name)
-            headers |= {_FORWARDED: "1", "Content-Type": "application/json"}
-            try:
-                async with httpx.AsyncClient(trust_env=False, timeout=FORWARD_WITHIN_S) as client:
-                    said = await client.post(f"{url}/api/tts/speak", content=body, headers=headers)
-                fields = said.json()
-                if isinstance(fields, dict):
-                    kept = {name: said.headers[name] for name in ("Retry-After",) if name in said.headers}
-                    return jsonify(fields), said.status_code, kept
-            except (httpx.HTTPError, httpx.InvalidURL, ValueError):
-                pass  # it is going, and another takes the room over
-    return answer(_NOT_HERE)
+    except AwayError:
+        return answer(_UNKNOWN)
+    if not url or url == parts.pool.record.url:
+        return answer(_NOT_HERE)
+    headers = {"Authorization": shown[0]} if parts.passes is None else parts.passes.headers(room_name)
+    headers |= {_FORWARDED: "1", "Content-Type": "application/json"}
+    try:
+        async with httpx.AsyncClient(trust_env=False, timeout=FORWARD_WITHIN_S) as client:
+            said = await client.post(f"{url}/api/tts/speak", content=body, headers=headers)
+        fields = said.json()
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
+        structlog.get_logger().warning("agent_unreachable", url=url, error=type(error).__name__)
+        return answer(_GOING)
+    kept = {name: said.headers[name] for name in ("Retry-After",) if name in said.headers}
+    return jsonify(fields), said.status_code, kept

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final
 
 import structlog
@@ -100,10 +101,8 @@ class Listener:
         changes: dict[str, object] = {"translation": bool(languages), "target": list(languages)}
         if languages:
             changes["read_language"] = languages[0]
-        try:
+        with suppress(StreamEndedError):  # then `run` opens the next one, and asks again
             await stream.configure(**changes)
-        except StreamEndedError:
-            pass  # `run` opens the next one, and asks again
 
     async def _read(self, stream: ResumingStream) -> None:
         async for event in stream:

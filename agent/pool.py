@@ -12,6 +12,7 @@ from typing import Final, Protocol
 import structlog
 from attrs import define, frozen
 
+from trio_stt.operations.logs import without_message
 from trio_stt.rooms.leases import RENEW_EVERY_S, AgentRecord, AwayError, Held, Kept, Lease, Leases
 from trio_stt.rooms.wanted import WantedRoom
 
@@ -291,8 +292,7 @@ class Pool:
                 self.failures += 1
                 if clock() - began >= STEADY_S:
                     pause_s, failing_since = self._first_pause_s, clock()
-                # Not its message: it may hold a token or what was said.
-                self._log.warning("room_failed", room_name=room.name, error=type(error).__name__, pause_s=pause_s)
+                self._log.warning("room_failed", room_name=room.name, error=without_message(error), pause_s=pause_s)
             if clock() - failing_since >= GIVE_UP_S:
                 reason = "given up"
                 break

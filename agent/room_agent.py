@@ -141,7 +141,12 @@ class RoomAgent:
     async def _go(self, room: rtc.Room, listening: asyncio.Task[None]) -> None:
         """Out of the room. What was said last is captioned, if there is a connection."""
         within_s = LAST_WORDS_S if self._is_connected else 0.0
-        await asyncio.gather(*(each.close(within_s) for each in self._speakers.values()), return_exceptions=True)
+        closed = await asyncio.gather(
+            *(each.close(within_s) for each in self._speakers.values()), return_exceptions=True
+        )
+        for error in closed:
+            if error is not None:
+                self._log.error("speaker_not_closed", error=without_message(error))
         self._ended_drops += sum(each.drops for each in self._speakers.values())
         self._speakers.clear()
         listening.cancel()

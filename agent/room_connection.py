@@ -39,8 +39,8 @@ async def enter(room: rtc.Room, settings: AgentSettings, room_name: str) -> None
         if not connecting.cancelled() and connecting.exception() is None:
             await leave(room, structlog.get_logger())
         raise
-    except Exception as error:  # noqa: BLE001  (whatever the native library reports: ConnectError has its text)
-        raise RoomNotEnteredError(_why(str(getattr(error, "message", error)), settings.livekit_url)) from None
+    except rtc.ConnectError as error:
+        raise RoomNotEnteredError(_why(error.message, settings.livekit_url)) from None
 
 
 async def leave(room: rtc.Room, log: structlog.stdlib.BoundLogger) -> None:
@@ -64,13 +64,9 @@ async def unbroken(what: Awaitable[_Result] | Coroutine[Any, Any, _Result]) -> _
     cancelled: asyncio.CancelledError | None = None
     while not task.done():
         try:
-            await asyncio.shield(task)
+            await asyncio.wait([task])
         except asyncio.CancelledError as error:
-            if task.done() and task.cancelled():
-                raise
             cancelled = error
-        except Exception:  # noqa: BLE001  (it is raised below)
-            break
     if cancelled is not None:
         raise cancelled
     return task.result()

@@ -148,6 +148,6 @@ class Speaker:
             try:
                 await run()
                 return
-            except Exception as error:  # noqa: BLE001  (a boundary)
+            except Exception as error:  # noqa: BLE001  (a boundary: one speaker's fault is not another's)
                 self._log.error("speaker_failed", client=self.voice.client, error=without_message(error))
                 await asyncio.sleep(AGAIN_S)

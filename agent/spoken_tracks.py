@@ -17,6 +17,8 @@ import structlog
 from attrs import field, frozen
 from livekit import rtc
 
+from trio_stt.operations.logs import without_message
+
 QUEUE_MS: Final = 300
 """Sound that the native library holds ahead: clearing it is what an interruption does last."""
 
@@ -154,7 +156,7 @@ class SpokenTrack:
             elif isinstance(error, _NowhereError):
                 self._skip(text)
             else:  # the SDK and a voice may fail in any way, and their messages may hold the text
-                self._log.warning("text_not_spoken", track=self.name, error=type(error).__name__)
+                self._log.warning("text_not_spoken", track=self.name, error=without_message(error))
                 text.done("error")
 
     async def _say(self, text: _Text, left_s: float | None) -> object:
@@ -231,8 +233,8 @@ class SpokenTrack:
                 if room is not None and room is self._room:
                     # Its id changes when the SDK publishes it again after a lost connection.
                     await room.local_participant.unpublish_track(publication.sid)
-        except Exception as error:  # noqa: BLE001  (the connection is gone, and the track with it)
-            self._log.info("track_not_unpublished", track=self.name, error=type(error).__name__)
+        except Exception as error:  # noqa: BLE001  (a boundary: the source is closed all the same)
+            self._log.warning("track_not_unpublished", track=self.name, error=without_message(error))
         finally:
             publishing.cancel()
 

@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from agent.tts.frames import MOST_SAMPLES_BYTES, write_frame
 from agent.tts.voices import accent_of
+from trio_stt.operations.logs import without_message
 
 NICE: Final = 10
 
@@ -63,7 +64,7 @@ class Synthesiser:
         try:
             sound, _ = self._kokoro.create(self.phonemes(text, accent_of(voice).espeak), voice, is_phonemes=True)
         except Exception:
-            if self._is_cancelled:
+            if self._is_cancelled:  # ONNX Runtime says in several ways that it was broken off
                 raise CancelledError from None
             raise
         loud: npt.NDArray[np.int16] = (np.clip(sound, -1.0, 1.0) * 32767).astype("<i2")
@@ -171,7 +172,7 @@ def _answer(request: dict[str, Any], synthesiser: Synthesiser, answers: BinaryIO
     except CancelledError:
         write_frame(answers, {"id": id, "status": "cancelled"})
     except Exception as error:  # noqa: BLE001 - one sentence cannot be said; its message may hold the text
-        write_frame(answers, {"id": id, "status": "failed", "error": type(error).__name__})
+        write_frame(answers, {"id": id, "status": "failed", "error": without_message(error)})
     else:
         write_frame(answers, {"id": id, "status": "spoken"}, samples.tobytes())
 

@@ -22,7 +22,7 @@ from tests.unit.rooms.test_wanted import GOOD, WRONG
 from trio_stt.dialects.request import Refusal
 from trio_stt.rooms.access import RoomAccess
 from trio_stt.rooms.dispatch import path_of
-from trio_stt.rooms.leases import LeaseMemory, MemoryLeases
+from trio_stt.rooms.leases import AwayError, LeaseMemory, MemoryLeases, RoomSeen
 from trio_stt.rooms.passes import ALL_ROOMS, Passes
 from trio_stt.settings import Secret, Settings
 
@@ -57,7 +57,7 @@ class Answering:
         self, *, passes: Passes | None = PASSES, mute: bool = False, memory: LeaseMemory | None = None, url: str = ""
     ):
         self.rooms = PlayedRooms()
-        leases = MemoryLeases(memory)
+        self.leases = leases = MemoryLeases(memory)
         self.pool = Pool(f"agent@{url}", url, leases, self.rooms.make, most_rooms=2, most_tracks=10)
         self.voice = Voice()
         parts = AgentParts(
@@ -296,6 +296,28 @@ def test_any_agent_can_be_asked_to_speak_in_the_room_of_another(passes):
         other.voice.may_speak.set()
         await until(lambda: len(other.voice.said) == 1)
         assert one.voice.said == []
+
+    run(test)
+
+
+def test_who_asks_for_a_room_whose_agent_is_gone_or_unknown_is_told_to_come_again():
+    async def test() -> None:
+        memory = LeaseMemory()
+        one, other = (Answering(memory=memory, url=f"http://{name}.invalid") for name in ("one", "other"))
+        for each in (one, other):
+            life = asyncio.create_task(each.pool.run())
+            await until(lambda each=each: each.pool.agent_id in memory.records)
+            life.cancel()
+        await other.open()
+        status, body = await one.speak(room_token())
+        assert (status, body["error"]["code"]) == (503, "no_agent_there")
+
+        async def away(room_name: str) -> RoomSeen:
+            raise AwayError("it is played to be away")
+
+        one.leases.look = away
+        status, body = await one.speak(room_token())
+        assert (status, body["error"]["code"]) == (503, "agents_unknown")
 
     run(test)
 

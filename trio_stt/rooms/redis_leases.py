@@ -10,6 +10,7 @@ import hashlib
 import logging
 import random
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 import anyio
@@ -180,10 +181,8 @@ class RedisLeases(Leases):
 
     async def withdraw(self, agent_id: str) -> None:
         """See `Leases`."""
-        try:
+        with suppress(AwayError):  # then what it said of itself expires
             await self._call(scripts.WITHDRAW, scripts.AGENT_KEYS, agent_id)
-        except AwayError:
-            pass  # what it said of itself expires
 
     async def agents(self) -> Sequence[AgentRecord]:
         """See `Leases`."""

@@ -19,7 +19,6 @@ def test_it_raises_what_was_raised() -> None:
         gently(lambda: sys.exit(7))
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux gives threads their own priority")
 def test_the_work_gives_way_and_its_caller_does_not() -> None:
     def niceness() -> int:
         return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
