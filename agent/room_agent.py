@@ -18,12 +18,13 @@ from agent import names
 from agent.audience import SPEAKING, Audience
 from agent.control import is_language
 from agent.listener import Listener
-from agent.room_connection import RoomNotEnteredError, enter, leave, unbroken
+from agent.room_connection import RoomNotEnteredError, enter, leave
 from agent.room_controls import RoomControls
 from agent.room_post import RoomPost
 from agent.settings import AgentSettings
 from agent.speaker import Speaker
 from agent.spoken_tracks import Speech, SpokenTracks
+from agent.unbroken import unbroken
 from trio_stt.dialects.events import Transcript, Translation
 from trio_stt.operations.logs import without_message
 from trio_stt.rooms.wanted import WantedRoom

@@ -6,14 +6,14 @@ The SDK's `Room.connect` must not be cancelled: the native library would go on c
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Coroutine
-from typing import Any, Final, TypeVar
+from typing import Final
 
 import structlog
 from livekit import rtc
 
 from agent.settings import AgentSettings
 from agent.tokens import room_token
+from agent.unbroken import unbroken
 
 DISCONNECT_S: Final = 5.0
 """How long the native library may take to say goodbye."""
@@ -53,23 +53,6 @@ async def leave(room: rtc.Room, log: structlog.stdlib.BoundLogger) -> None:
             log.warning("room_not_left_in_time")
         elif (error := leaving.exception()) is not None:
             log.warning("room_not_left", error=type(error).__name__)
-
-
-_Result = TypeVar("_Result")
-
-
-async def unbroken(what: Awaitable[_Result] | Coroutine[Any, Any, _Result]) -> _Result:
-    """What comes of it. If cancelled, waits for it all the same, and raises CancelledError then."""
-    task = asyncio.ensure_future(what)
-    cancelled: asyncio.CancelledError | None = None
-    while not task.done():
-        try:
-            await asyncio.wait([task])
-        except asyncio.CancelledError as error:
-            cancelled = error
-    if cancelled is not None:
-        raise cancelled
-    return task.result()
 
 
 def _why(message: str, url: str) -> str:

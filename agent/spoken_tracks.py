@@ -17,6 +17,7 @@ import structlog
 from attrs import field, frozen
 from livekit import rtc
 
+from agent.unbroken import unbroken
 from trio_stt.operations.logs import without_message
 
 QUEUE_MS: Final = 300
@@ -131,7 +132,7 @@ class SpokenTrack:
                 await self._news.wait()
         finally:
             self._skip_all()
-            await _to_its_end(self._close())
+            await unbroken(self._close())
 
     # ── one text ─────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -145,7 +146,7 @@ class SpokenTrack:
             await asyncio.wait([speaking])
         except asyncio.CancelledError:
             speaking.cancel()
-            await _to_its_end(asyncio.wait([speaking]))
+            await unbroken(asyncio.wait([speaking]))
             raise
         finally:
             self._speaking = None
@@ -237,17 +238,6 @@ class SpokenTrack:
             self._log.warning("track_not_unpublished", track=self.name, error=without_message(error))
         finally:
             publishing.cancel()
-
-
-async def _to_its_end(ending: Awaitable[object]) -> None:
-    """Waits until it is done, also while cancelled; to be used where a cancellation is on its way already."""
-    task = asyncio.ensure_future(ending)
-    while not task.done():
-        try:
-            await asyncio.wait([task])
-        except asyncio.CancelledError:
-            continue
-    task.result()
 
 
 class SpokenTracks:
