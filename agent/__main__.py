@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 
+from agent.process_end import end_process
 from agent.sdk_logs import tame_sdk_logs
 from agent.serving import AddressError, serve_until_signal
 from agent.settings import AgentSettings, agent_settings
@@ -57,4 +58,4 @@ def _refuse(why: object) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end_process(main())

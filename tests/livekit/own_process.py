@@ -8,6 +8,8 @@ import traceback
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 
+from agent.process_end import end_process
+
 LONGEST_S = 200
 
 
@@ -30,7 +32,7 @@ def in_own_process(test: Callable) -> Callable:
             process.join()
             ours.close()
         assert failure is None, failure
-        assert process.exitcode == 0
+        assert process.exitcode == 0, "it was done, but did not end"
 
     for name in ("__name__", "__qualname__", "__module__", "__doc__"):
         setattr(run, name, getattr(test, name))
@@ -47,3 +49,4 @@ def _run(pipe: Connection, module: str, name: str, arguments: tuple, named: dict
         pipe.send(traceback.format_exc())
     else:
         pipe.send(None)
+    end_process(0)
