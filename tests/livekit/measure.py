@@ -1,16 +1,18 @@
-"""What the agent costs, measured in real rooms: `python -m tests.livekit.measure tracks` or `cycles`.
+"""What the agent costs, measured in real rooms: `python -m tests.livekit.measure tracks`, `cycles` or `lag`.
 
-Not a test: the figures of docs/benchmarks.md come from here. Everything runs on this machine, each part in a process of
+Not a test: the figures of docs/agent.md come from here. Everything runs on this machine, each part in a process of
 its own; what is measured is the agent's process alone.
 """
 
 import argparse
 import asyncio
+import json
 import multiprocessing
 import random
 import signal
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -46,6 +48,10 @@ def main() -> None:
     cycles.add_argument("--cycles", type=int, default=300)
     cycles.add_argument("--at-once", type=int, default=5)
     cycles.set_defaults(run=measure_cycles)
+    lag = commands.add_parser("lag", help="how late captions come while the agent speaks, and while it does not")
+    lag.add_argument("--rounds", type=int, default=8)
+    lag.add_argument("--phrases", type=int, default=8)
+    lag.set_defaults(run=measure_lag)
     arguments = vars(parser.parse_args())
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # and not without what was started
     arguments.pop("run")(**arguments)
@@ -198,6 +204,75 @@ def come_and_go(url: str, agent: str, cycles: int, at_once: int, done) -> None:
         await asyncio.gather(*(row(first) for first in range(at_once)))
 
     asyncio.run(all_rows())
+
+
+# ── lag ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+SPOKEN = "The recording has started, and everybody can hear it, so please speak one after the other."
+Lags = tuple[list[float], list[float]]
+
+QUEUED = 3
+"""So many announcements are with the agent while it speaks: it never waits for the next."""
+
+
+def measure_lag(rounds: int, phrases: int) -> None:
+    with (
+        livekit_server() as livekit,
+        server_process(VOSK_MODEL_PATH=str(MODEL)) as stt,
+        agent_process(livekit.url, stt_url(stt)) as (agent, _),
+    ):
+        lags, announced = asyncio.run(_lags(livekit.url, agent, rounds, phrases))
+    print(f"from a phrase's last sample to its final at another, hangover included; announcements: {dict(announced)}")
+    for title, found in zip(("silent", "speaking"), lags, strict=True):
+        print(
+            f"  agent {title}: {len(found)} phrases, p50 {1000 * np.median(found):.0f} ms, p95 {p95_ms(found):.0f} ms"
+        )
+    print(f"  p95 rises by {p95_ms(lags[1]) - p95_ms(lags[0]):.0f} ms")
+
+
+async def _lags(url: str, agent: str, rounds: int, phrases: int) -> tuple[Lags, Counter[str]]:
+    """In s, while the agent is silent, and while it speaks, in turns; and what became of its announcements."""
+    clips = sorted((trimmed(clip).samples for clip in load_speech()), key=len)[:phrases]
+    lags: Lags = ([], [])
+    async with person(url, "lag", "ann", {"agent_control": "true"}) as ann, person(url, "lag", "bob") as bob:
+        assert await asyncio.to_thread(send_agent, agent, "lag") == "created"
+        await ann.publish()
+        while not (await asyncio.to_thread(rooms_of, agent))["tracks"]:
+            await asyncio.sleep(0.1)
+
+        def statuses() -> list[str]:
+            return [json.loads(data)["status"] for topic, data in ann.messages if topic == "tts_status"]
+
+        async def announce() -> None:
+            told = len(statuses())
+            while True:
+                while told - len(statuses()) < QUEUED:
+                    message = {"text": SPOKEN, "language": "en", "id": str(told)}
+                    await ann.room.local_participant.publish_data(json.dumps(message), topic="tts_control")
+                    told += 1
+                await asyncio.sleep(0.1)
+
+        for number in range(2 * rounds):
+            announcing = asyncio.create_task(announce()) if number % 2 else None
+            before = len(statuses())
+            if announcing is not None:
+                await ann.until(lambda before=before: len(statuses()) > before, 120)
+            for clip in clips:
+                await ann.say(clip)
+                said_at = time.monotonic()
+                await bob.until(lambda at=said_at: any(read.at > at for read in bob.finals("ann")))
+                await asyncio.sleep(1)
+                last = max(read.at for read in bob.finals("ann"))
+                lags[number % 2].append(last - said_at)
+            if announcing is not None:
+                announcing.cancel()
+                await asyncio.sleep(15)  # it says what it was told
+        return lags, Counter(statuses())
+
+
+def p95_ms(seconds: list[float]) -> float:
+    return 1000 * float(np.percentile(seconds, 95))
 
 
 # ── helps ────────────────────────────────────────────────────────────────────────────────────────────────────────────
