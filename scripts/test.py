@@ -17,8 +17,9 @@ CHECKS = {
 """What is checked before the tests, by title: a command of the virtual environment."""
 
 
-SIDE_BY_SIDE = ["--numprocesses", "2", "--dist", "loadfile"]
-"""Half of the tests' time is waiting: two run at once, those of a file one after the other in the same process."""
+SIDE_BY_SIDE = ["--numprocesses", "2", "--dist", "loadfile", "--no-loadscope-reorder"]
+"""Half of the tests' time is waiting: two run at once, those of a file one after the other in the same process. In the
+order of their folders, so that the long ones come first, and none of them alone at the end."""
 
 
 def main(pytest_arguments: list[str]) -> int:
