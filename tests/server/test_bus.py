@@ -224,6 +224,14 @@ async def test_a_final_that_overlaps_is_refused_and_told_where_the_last_one_ende
     assert await publish(bus, other_stream) == [STORED]
 
 
+async def test_a_value_without_bytes_is_refused_and_not_stored(world):
+    bus = await world.end()
+    nowhere = final(1, words=(Word("a", float("nan"), 1.0, 1.0),))
+    assert await publish(bus, nowhere) == [Published(Outcome.REFUSED)]
+    assert await bus.read(CALL, None) == ()
+    assert await publish(bus, final(1)) == [STORED]
+
+
 async def test_a_lower_epoch_is_fenced_and_stores_nothing(world):
     here, there = await world.end(), await world.end()
     assert await publish(here, final(1)) == [STORED]
@@ -1058,7 +1066,7 @@ async def test_where_memory_is_full_the_tenant_that_has_the_most_loses_its_oldes
     assert len(await bus.read(modest, None)) == 10
     assert await bus.read(loud, None) == ()
     assert [entry.kept.final for entry in await bus.read(loud_too, None)] == [
-        final(number) for number in range(110, 200)
+        final(number, session_id="b") for number in range(110, 200)
     ]
     assert await publish(bus, final(5), call=loud) == [STORED]  # as before: it is not stored again
     assert await bus.read(loud, None) == ()

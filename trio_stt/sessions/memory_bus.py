@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 from contextlib import suppress
+from typing import cast
 
 import trio
 from attrs import define, evolve, field
@@ -37,6 +38,7 @@ from trio_stt.sessions.bus import (
     finals_of_stream,
     place_of,
 )
+from trio_stt.sessions.bus_messages import decode, encode
 
 
 @define
@@ -55,7 +57,7 @@ class _Presence:
 @define
 class _CallState:
     expires_at: float
-    entries: OrderedDict[str, Entry] = field(factory=OrderedDict)
+    entries: OrderedDict[str, bytes] = field(factory=OrderedDict)  # by id; as objects they take four times the memory
     stored: OrderedDict[object, None] = field(factory=OrderedDict)  # segment ids, and (segment id, language)
     streams: OrderedDict[str, _StreamState] = field(factory=OrderedDict)  # the one used longest ago first
     present: dict[str, _Presence] = field(factory=dict)
@@ -128,11 +130,10 @@ class Memory:
         calls.move_to_end(call)
         return state
 
-    def append(self, call: Call, name: object, kept: Kept) -> None:
+    def append(self, call: Call, name: object, payload: bytes) -> None:
         """Stores an entry under that name."""
         state = self.call(call)
-        id = f"{self.next_number()}-0"
-        state.entries[id] = Entry(id, kept)
+        state.entries[f"{self.next_number()}-0"] = payload
         self._count(call.tenant, 1)
         state.stored[name] = None
         if len(state.stored) > 2 * KEPT_ENTRIES:
@@ -226,10 +227,13 @@ class MemoryBus(Bus):
             return Published(Outcome.STORED)
         if final.start_sample < stream.end_sample:
             return Published(Outcome.OVERLAPS, stream.end_sample)
+        kept = StoredFinal(final, epoch, follows)
+        payload = _encoded(kept)
+        if payload is None:
+            return Published(Outcome.REFUSED)
         stream = self._use(call, final.stream_id)
         stream.epoch, stream.end_sample = epoch, final.end_sample
-        kept = StoredFinal(final, epoch, follows)
-        self._memory.append(call, final.segment_id, kept)
+        self._memory.append(call, final.segment_id, payload)
         self._tell(call, kept)
         return Published(Outcome.STORED)
 
@@ -241,7 +245,10 @@ class MemoryBus(Bus):
         name = (translation.segment_id, translation.language)
         if name in state.stored:
             return Outcome.ALREADY_STORED
-        self._memory.append(call, name, translation)
+        payload = _encoded(translation)
+        if payload is None:
+            return Outcome.REFUSED
+        self._memory.append(call, name, payload)
         self._tell(call, translation)
         return Outcome.STORED
 
@@ -327,10 +334,15 @@ class MemoryBus(Bus):
         self._memory.call(call).present[present.client_id] = _Presence(present, until, self)
 
     def _entries_after(self, call: Call, after: str | None) -> tuple[Entry, ...]:
-        entries = tuple(self._memory.call(call).entries.values())
-        if after is None or (entries and place_of(entries[-1].id) < place_of(after)):  # forgotten, and begun anew
-            return entries
-        return tuple(entry for entry in entries if place_of(entry.id) > place_of(after))
+        entries = self._memory.call(call).entries
+        if after is not None and entries and place_of(next(reversed(entries))) < place_of(after):
+            after = None  # forgotten, and begun anew
+        return tuple(
+            Entry(id, cast(Kept, message.event))
+            for id, payload in entries.items()
+            if after is None or place_of(id) > place_of(after)
+            if (message := decode(payload, call)) is not None
+        )
 
     def _tell(self, call: Call, event: BusEvent) -> None:
         if not self.up:
@@ -360,3 +372,11 @@ class MemoryBus(Bus):
     def _forget(self, following: Following) -> None:
         with suppress(KeyError):
             del self._followings[following.call]
+
+
+def _encoded(kept: Kept) -> bytes | None:
+    """As Redis would be given it; None: there are no bytes for it, and Redis would be given nothing."""
+    try:
+        return encode(kept, "")
+    except (ValueError, TypeError, AttributeError):
+        return None

@@ -33,6 +33,7 @@ from trio_stt.client.resuming_connection import ResumingStream
 from trio_stt.dialects.events import Ack, Configured, StreamRequest, Transcript
 from trio_stt.drill.checker import disorder, miscounted, visible_errors
 from trio_stt.sessions.bus import Call, StoredFinal
+from trio_stt.sessions.bus_messages import decode
 from trio_stt.sessions.memory_bus import Memory
 from trio_stt.sessions.session import Session
 
@@ -329,8 +330,10 @@ class World:
 
     def _disorder_on_the_bus(self) -> list[str]:
         faults, reached = [], {}
-        for entry in self._memory.call(CALL).entries.values():
-            kept = entry.kept
+        for payload in self._memory.call(CALL).entries.values():
+            message = decode(payload, CALL)
+            assert message is not None
+            kept = message.event
             assert isinstance(kept, StoredFinal)
             final = kept.final
             if final.start_sample < max(reached.get(final.stream_id, 0), kept.follows):
