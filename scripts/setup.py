@@ -22,7 +22,7 @@ from types import FrameType
 from typing import NoReturn
 
 import debian_packages
-from step import ROOT, SetupError, ask, run, run_shown, say
+from step import ROOT, SetupError, ask, beside, run, run_shown, say
 
 try:
     import fcntl
@@ -136,23 +136,23 @@ def set_up(profile: str, *, with_model: bool, with_nginx: bool = False, with_spe
     for_tests = profile == "test"
     if not venv_works():
         make_venv()
-    if not packages_are_current(profile):
-        provide_jemalloc()
-        install_packages(profile)
-    if with_model:
-        install_model()
-    if with_speech and not speech_is_there():
-        install_speech()
-    if for_tests and not recordings_are_there():
-        install_recordings()
-    if for_tests and not redis_is_there():
-        install_redis()
-    if for_tests and not curl_is_there():
-        install_curl()
-    if for_tests and not livekit_is_there():
-        install_livekit()
-    if (for_tests or with_nginx) and not nginx_is_there():
-        install_nginx()
+    builds_livekit = for_tests and not livekit_is_there()
+    with livekit_built_beside() if builds_livekit else contextlib.nullcontext():
+        if not packages_are_current(profile):
+            provide_jemalloc()
+            install_packages(profile)
+        if with_model:
+            install_model()
+        if with_speech and not speech_is_there():
+            install_speech()
+        if for_tests and not recordings_are_there():
+            install_recordings()
+        if for_tests and not redis_is_there():
+            install_redis()
+        if for_tests and not curl_is_there():
+            install_curl()
+        if (for_tests or with_nginx) and not nginx_is_there():
+            install_nginx()
 
 
 def check() -> None:
@@ -397,14 +397,16 @@ def livekit_is_there() -> bool:
     return shutil.which("livekit-server") is not None or LIVEKIT_SERVER.exists()
 
 
-def install_livekit() -> None:
-    """Builds LiveKit's server in `.cache/`, which takes some minutes. Raises `SetupError`."""
+@contextlib.contextmanager
+def livekit_built_beside() -> Iterator[None]:
+    """Builds LiveKit's server in `.cache/`, which takes some minutes, while the block runs. Raises `SetupError`."""
     go = _go()
     folder = LIVEKIT_SERVER.parent
     folder.mkdir(parents=True, exist_ok=True)
     # An older Go gets the one that the module asks for by itself.
     environment = {**os.environ, "GOBIN": str(folder), "GOTOOLCHAIN": "auto", "CGO_ENABLED": "0", "GOFLAGS": ""}
-    run("LiveKit's server", [go, "install", LIVEKIT], environment=environment)
+    with beside("LiveKit's server", [go, "install", LIVEKIT], environment=environment):
+        yield
     (folder / "server").replace(LIVEKIT_SERVER)
 
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 """The folder of the repository, where every command runs."""
@@ -35,6 +38,35 @@ def run(
     say(f"{title} … ", end="")
     begun = time.monotonic()
     code, output = _ended(command, subprocess.PIPE, folder, environment)
+    _judge(title, code, output, begun)
+
+
+@contextmanager
+def beside(
+    title: str, command: Sequence[str | Path], *, environment: Mapping[str, str] | None = None
+) -> Iterator[None]:
+    """Runs a command as `run` does, but while the block runs; waits for it behind that. Raises `SetupError`."""
+    say(f"{title}: begun, beside what follows")
+    begun = time.monotonic()
+    # A file, not a pipe, which would be full before it is read.
+    with (
+        tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as output,
+        subprocess.Popen(
+            command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT
+        ) as process,
+    ):
+        try:
+            yield
+            say(f"{title} … ", end="")
+            code = process.wait()
+        except BaseException:
+            _interrupt(process)
+            raise
+        output.seek(0)
+        _judge(title, code, output.read(), begun)
+
+
+def _judge(title: str, code: int, output: str, begun: float) -> None:
     if code != 0:
         say("failed")
         raise SetupError(f"{title}: exit code {code}\n" + "\n".join(output.splitlines()[-_SHOWN_LINES:]))
@@ -61,8 +93,12 @@ def _ended(
         try:
             printed, _ = process.communicate()
         except BaseException:
-            # Not terminate(): apt puts SIGINT off while dpkg writes; SIGTERM would leave half-installed packages.
-            process.terminate() if os.name == "nt" else process.send_signal(signal.SIGINT)
-            process.wait()
+            _interrupt(process)
             raise
     return process.returncode, printed or ""
+
+
+def _interrupt(process: subprocess.Popen[Any]) -> None:
+    # Not terminate(): apt puts SIGINT off while dpkg writes; SIGTERM would leave half-installed packages.
+    process.terminate() if os.name == "nt" else process.send_signal(signal.SIGINT)
+    process.wait()

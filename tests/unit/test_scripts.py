@@ -5,6 +5,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -56,7 +58,7 @@ class Machine:
             "curl_is_there": lambda: "curl" in self.taken,
             "install_curl": lambda: self.taken.append("curl"),
             "livekit_is_there": lambda: "livekit" in self.taken,
-            "install_livekit": lambda: self.taken.append("livekit"),
+            "livekit_built_beside": self._build_livekit,
             "nginx_is_there": lambda: "nginx" in self.taken,
             "install_nginx": lambda: self.taken.append("nginx"),
         }
@@ -71,6 +73,12 @@ class Machine:
             self.setup.PYTHON.parent.mkdir(parents=True, exist_ok=True)
             self.setup.PYTHON.write_text("#!/bin/sh\necho 3.11\n")
             self.setup.PYTHON.chmod(0o755)
+
+    @contextmanager
+    def _build_livekit(self) -> Iterator[None]:
+        self.taken.append("livekit begun")
+        yield
+        self.taken.append("livekit")
 
     def _models(self, *arguments: str) -> bool:
         self.taken.append(" ".join(arguments))
@@ -112,7 +120,7 @@ def test_set_up_for_the_agent_adds_to_one_for_use_and_includes_it(machine: Machi
 
 def test_set_up_for_tests_adds_to_one_for_use_and_includes_it(machine: Machine) -> None:
     machine.set_up()
-    assert machine.set_up("test") == [*TEST, "recordings", "redis", "curl", "livekit", "nginx"]
+    assert machine.set_up("test") == ["livekit begun", *TEST, "recordings", "redis", "curl", "nginx", "livekit"]
     assert machine.set_up() == []
 
 
@@ -197,6 +205,44 @@ def test_a_command_is_silent_unless_it_fails(
     assert capsys.readouterr().out == "Fine … 0 s\n"
     with pytest.raises(step.SetupError, match=r"(?s)Bad: exit code 3\nreason"):
         step.run("Bad", [sys.executable, "-c", "print('reason'); exit(3)"])
+
+
+def test_a_command_beside_others_is_waited_for_and_fails_as_any_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    step = _script("step", monkeypatch)
+    much = "print('much' * 100_000)"
+    waits = f"import pathlib, time\n{much}\nwhile not pathlib.Path(r'{tmp_path / 'go'}').exists(): time.sleep(0.01)"
+    with step.beside("Fine", [sys.executable, "-c", waits]):
+        (tmp_path / "go").touch()
+    assert capsys.readouterr().out.startswith("Fine: begun, beside what follows\nFine … ")
+    with (
+        pytest.raises(step.SetupError, match=r"(?s)Bad: exit code 3\nreason"),
+        step.beside("Bad", [sys.executable, "-c", "print('reason'); exit(3)"]),
+    ):
+        pass
+
+
+def test_a_command_beside_something_that_fails_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    step = _script("step", monkeypatch)
+    began, ended = tmp_path / "began", tmp_path / "ended"
+    endless = (
+        "import pathlib, time\n"
+        f"try:\n    pathlib.Path(r'{began}').touch()\n    time.sleep(60)\n"
+        f"except KeyboardInterrupt:\n    pathlib.Path(r'{ended}').touch()\n"
+    )
+
+    def fail_beside_it() -> None:
+        until = time.monotonic() + 20
+        with step.beside("Endless", [sys.executable, "-c", endless]):
+            while not began.exists():
+                assert time.monotonic() < until
+                time.sleep(0.01)
+            raise step.SetupError("another")
+
+    with pytest.raises(step.SetupError, match="another"):
+        fail_beside_it()
+    assert ended.exists()
 
 
 def test_an_interrupted_command_has_tidied_up_when_set_up_ends(tmp_path: Path) -> None:
