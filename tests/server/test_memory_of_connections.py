@@ -4,6 +4,7 @@ import gc
 
 import pytest
 import trio
+from websockets.server import ServerProtocol
 
 from tests.server.conftest import finals_of, running_server
 from tests.unit.fakes import silence, sound
@@ -24,6 +25,7 @@ KINDS = (
     Member,
     Session,
     Stream,
+    ServerProtocol,
 )
 
 
@@ -39,11 +41,13 @@ def left():
     gc.enable()
 
 
-async def settled(server) -> None:
+async def settled(server, left) -> None:
     with trio.fail_after(5):
         while list(server.instance.connections):
             await trio.sleep(0.01)
-    await trio.sleep(0.1)
+    with trio.move_on_after(5):  # sockets linger, and then are closed
+        while left():
+            await trio.sleep(0.05)
 
 
 async def test_native_connections_leave_no_garbage(left):
@@ -56,7 +60,7 @@ async def test_native_connections_leave_no_garbage(left):
                 pass
         async with server.speaker("eve") as eve:  # goes without a goodbye
             await eve.send_audio(sound(0.5).tobytes())
-        await settled(server)
+        await settled(server, left)
         assert left() == []
 
 
@@ -65,5 +69,5 @@ async def test_connections_of_vosk_server_s_clients_leave_no_garbage(left):
         async with server.raw("", path="/vosk-server") as socket:
             await socket.send(sound(0.5).tobytes())
             await socket.receive()
-        await settled(server)
+        await settled(server, left)
         assert left() == []

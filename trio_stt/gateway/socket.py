@@ -47,13 +47,12 @@ _LOGGER = logging.getLogger("websockets.server")
 _LOGGER.setLevel(logging.WARNING)  # it has a line for each connection, and ours have more to say
 
 
-def _select_subprotocol(protocol: ServerProtocol, offered: Sequence[Subprotocol]) -> Subprotocol | None:
-    """The one that a token may follow; a browser fails a connection none of whose subprotocols was selected."""
-    return Subprotocol(SUBPROTOCOL) if SUBPROTOCOL in offered else None
-
-
 class _Protocol(ServerProtocol):
     """Takes a close frame within a message for what it is, not for a fault (Autobahn's case 7.1.5)."""
+
+    def select_subprotocol(self, subprotocols: Sequence[Subprotocol]) -> Subprotocol | None:
+        """The one that a token may follow; a browser fails a connection none of whose subprotocols was selected."""
+        return Subprotocol(SUBPROTOCOL) if SUBPROTOCOL in subprotocols else None
 
     def recv_frame(self, frame: Frame) -> None:
         if frame.opcode is Opcode.CLOSE:
@@ -67,9 +66,7 @@ class Socket:
     def __init__(self, tcp: socket.socket, request: Request, early: bytes, *, max_message_bytes: int) -> None:
         """`tcp`: connected, non-blocking, owned from now on. `early`: what the peer sent after its `request`."""
         self._tcp = tcp
-        self._protocol = _Protocol(
-            state=State.OPEN, max_size=max_message_bytes, logger=_LOGGER, select_subprotocol=_select_subprotocol
-        )
+        self._protocol = _Protocol(state=State.OPEN, max_size=max_message_bytes, logger=_LOGGER)
         self._answer = self._protocol.accept(request)
         self._answered = False
         self._early = early
@@ -198,6 +195,7 @@ class Socket:
         finally:
             trio.lowlevel.notify_closing(self._tcp)
             self._tcp.close()
+            self._protocol.parser.close()  # it refers to the protocol, and the protocol to it
 
     async def _respond(self, response: Response) -> None:
         self._answered = True

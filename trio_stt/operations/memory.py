@@ -20,9 +20,8 @@ from trio_stt.operations import allocator
 SPARE_HEAPS: Final = 4
 """Heaps besides those of the decoding threads: the event loop's, and those of threads that load, trim or wait."""
 
-COLLECTOR_THRESHOLDS: Final = (10_000, 20, 4)
-"""Rarer runs than Python's own (700, 10, 10): messages come and go without leaving cycles behind. Some two kilobytes of
-each connection are in cycles, and old by then: the last figure is how many runs they wait."""
+COLLECTOR_THRESHOLDS: Final = (10_000, 20, 20)
+"""Rarer runs than Python's own (700, 10, 10): messages come and go without leaving cycles behind."""
 
 TRIM_EVERY_S: Final = 1.0
 
