@@ -59,9 +59,8 @@ def beside(
             yield
             say(f"{title} … ", end="")
             code = process.wait()
-        except BaseException:
+        finally:
             _interrupt(process)
-            raise
         output.seek(0)
         _judge(title, code, output.read(), begun)
 
@@ -92,13 +91,15 @@ def _ended(
     ) as process:
         try:
             printed, _ = process.communicate()
-        except BaseException:
+        finally:
             _interrupt(process)
-            raise
     return process.returncode, printed or ""
 
 
 def _interrupt(process: subprocess.Popen[Any]) -> None:
+    """Ends it, if it has not ended."""
+    if process.poll() is not None:
+        return
     # Not terminate(): apt puts SIGINT off while dpkg writes; SIGTERM would leave half-installed packages.
     process.terminate() if os.name == "nt" else process.send_signal(signal.SIGINT)
     process.wait()
