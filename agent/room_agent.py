@@ -130,6 +130,7 @@ class RoomAgent:
 
     async def _tend(self) -> None:
         for client, speaker in list(self._speakers.items()):
+            speaker.check()
             speaker.voice.tick()
             if speaker.is_done:
                 del self._speakers[client]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Final
 
 import structlog
@@ -15,13 +15,9 @@ from agent.room_post import RoomPost
 from agent.settings import AgentSettings
 from agent.voice import Voice
 from trio_stt.dialects.events import Transcript, Translation
-from trio_stt.operations.logs import without_message
 
 LINGER_S: Final = 5.0
 """So long translations of what was said last may come."""
-
-AGAIN_S: Final = 2.0
-"""After a fault of ours the speaker is captioned again so much later."""
 
 
 class Speaker:
@@ -54,8 +50,8 @@ class Speaker:
         self._closing: set[asyncio.Task[None]] = set()
         self._past_drops = 0
         self._done_since: float | None = None
-        self._voice_task = asyncio.create_task(self._keep(self.voice.run))
-        self._sender_task = asyncio.create_task(self._keep(self._sender.run))
+        self._voice_task = asyncio.create_task(self.voice.run())
+        self._sender_task = asyncio.create_task(self._sender.run())
 
     # ── its tracks ───────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -89,6 +85,12 @@ class Speaker:
         now = asyncio.get_running_loop().time()
         self._done_since = now if self._done_since is None else self._done_since
         return now - self._done_since >= LINGER_S
+
+    def check(self) -> None:
+        """Raises what captioning it failed with, which nobody foresaw: call now and then."""
+        for task in (self._voice_task, self._sender_task):
+            if task.done() and not task.cancelled() and (fault := task.exception()) is not None:
+                raise fault
 
     def _hear(self, samples: bytes) -> None:
         if self.is_heard:
@@ -133,7 +135,7 @@ class Speaker:
             self.voice.end()
             try:
                 async with asyncio.timeout(within_s):
-                    await asyncio.shield(self._voice_task)
+                    await asyncio.wait([self._voice_task])
                     await self._sender.done()
             except TimeoutError:
                 self._log.warning("last_words_not_sent", client=self.voice.client)
@@ -141,13 +143,3 @@ class Speaker:
         for task in tasks:
             task.cancel()
         await asyncio.wait([*tasks, *self._closing])
-
-    async def _keep(self, run: Callable[[], Awaitable[None]]) -> None:
-        """Runs it again after a fault: one speaker's must not end the room's captions."""
-        while True:
-            try:
-                await run()
-                return
-            except Exception as error:  # noqa: BLE001  (a boundary: one speaker's fault is not another's)
-                self._log.error("speaker_failed", client=self.voice.client, error=without_message(error))
-                await asyncio.sleep(AGAIN_S)

@@ -16,6 +16,7 @@ import numpy.typing as npt
 import structlog
 from attrs import field, frozen
 from livekit import rtc
+from livekit.rtc.participant import PublishTrackError, UnpublishTrackError
 
 from agent.unbroken import unbroken
 from trio_stt.operations.logs import without_message
@@ -234,7 +235,7 @@ class SpokenTrack:
                 if room is not None and room is self._room:
                     # Its id changes when the SDK publishes it again after a lost connection.
                     await room.local_participant.unpublish_track(publication.sid)
-        except Exception as error:  # noqa: BLE001  (a boundary: the source is closed all the same)
+        except (TimeoutError, PublishTrackError, UnpublishTrackError) as error:  # it went with its connection
             self._log.warning("track_not_unpublished", track=self.name, error=without_message(error))
         finally:
             publishing.cancel()
