@@ -183,7 +183,8 @@ class SpokenTrack:
         step = sample_rate * FRAME_MS // 1000
         for start in range(0, len(whole), step):
             piece = whole[start : start + step]
-            await source.capture_frame(rtc.AudioFrame(piece.tobytes(), sample_rate, 1, len(piece)))
+            # Broken off, it would go on in the native library, which refuses the next sound until it is done.
+            await unbroken(source.capture_frame(rtc.AudioFrame(piece.tobytes(), sample_rate, 1, len(piece))))
 
     async def _published(self, sample_rate: int) -> rtc.AudioSource:
         """The source of the published track, which is made with the first sound."""

@@ -251,6 +251,20 @@ def test_an_interruption_ends_what_is_said_and_what_waits_and_the_track_goes_on(
     run(test)
 
 
+def test_what_follows_an_interruption_at_once_is_said(run):
+    async def test(spoken: Spoken) -> None:
+        for number in range(10):
+            spoken.speech.length_s = 60
+            spoken.say(f"long {number}")
+            await until(lambda: spoken.sources and spoken.sources[0].queued_duration > 0.2)
+            spoken.speech.length_s = 0.05
+            spoken.tracks.interrupt("ana")
+            spoken.say(f"next {number}")
+            assert await spoken.told(f"long {number}", f"next {number}") == ["skipped", "completed"]
+
+    run(test)
+
+
 @pytest.mark.parametrize("moment", ["computed", "published", "heard", "silent"])
 def test_a_track_that_ends_in_the_middle_of_a_text_leaves_nothing(run, moment):
     async def test(spoken: Spoken) -> None:
