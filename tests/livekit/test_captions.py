@@ -58,7 +58,7 @@ def check_order(reader: Person) -> None:
                 texts[read.segment_id].append(read)
         for segment in texts.values():
             assert len({(read.identity, read.language, read.translated) for read in segment}) == 1
-            assert [read.is_final for read in segment] == [False] * (len(segment) - 1) + [True]
+            assert [read.is_final for read in segment] == [False] * (len(segment) - 1) + [True], segment
         seen = []
         for read in reader.reads:
             if read.is_legacy == is_legacy and not read.translated:
@@ -165,6 +165,7 @@ async def test_who_is_muted_has_said_all_that_was_said(livekit, stt, agent):
         await ann.say(clip.samples)
         before = len(ann.words("ann"))
         await ann.until(lambda: len(ann.words("ann")) >= before + len(clip.words) // 2)
+        await ann.until(lambda: all_final(ann))
         check_order(ann)
 
 

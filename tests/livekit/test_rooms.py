@@ -16,7 +16,7 @@ from tests.livekit.agents import agent_process, rooms_of, send_agent
 from tests.livekit.livekit_server import livekit_server
 from tests.livekit.own_process import in_own_process
 from tests.livekit.people import person
-from tests.livekit.test_captions import check_order, heard_by
+from tests.livekit.test_captions import all_final, check_order, heard_by
 from tests.livekit_tokens import API_KEY, API_SECRET
 from tests.server.redis_server import redis_server
 from trio_stt.bench.speech import load_speech
@@ -126,6 +126,7 @@ async def test_captions_go_on_after_a_reconnection(livekit, stt, scenario):
         await until(lambda: agent.status()["tracks"] == 1, 60)
         await says_and_reads(ann)
         assert not life.done()
+        await ann.until(lambda: all_final(ann))
         check_order(ann)
 
 
