@@ -11,7 +11,7 @@ import pytest
 
 from agent.settings import agent_settings
 from agent.tokens import room_token
-from tests.server.nginx_server import free_port
+from trio_stt.drill.free_ports import free_ports
 from trio_stt.settings import load
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -54,7 +54,7 @@ def test_what_is_missing_is_named_without_a_traceback(tmp_path, environment, sai
 
 
 def test_a_port_that_is_taken_is_named(tmp_path):
-    port = free_port()
+    port = free_ports()
     environment = {**LIVEKIT, "AUTH_MODE": "off", "AGENT_PORT": str(port), "INSTANCE": "one"}
     first = agent(tmp_path, **environment)
     try:

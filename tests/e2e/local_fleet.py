@@ -1,7 +1,6 @@
 """A fleet of one's own: on free ports, in a folder of the test's, with the real model, nginx and Redis."""
 
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -13,26 +12,12 @@ import trio
 
 from trio_stt.client.connection import ServerUnreachableError, StreamClosedError, StreamRefusedError, open_stream
 from trio_stt.dialects.events import Ready, StreamRequest
+from trio_stt.drill.free_ports import free_ports
 from trio_stt.fleet.folder import Folder
 from trio_stt.fleet.goal import read_progress
 from trio_stt.fleet.supervisor import Process, State, Supervisor
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-def free_ports(count: int) -> int:
-    """The first of so many free ports in a row."""
-    while True:
-        with socket.socket() as first:
-            first.bind(("127.0.0.1", 0))
-            port = first.getsockname()[1]
-        try:
-            for following in range(port, port + count):
-                with socket.socket() as each:
-                    each.bind(("127.0.0.1", following))
-            return int(port)
-        except (OSError, OverflowError):
-            continue
 
 
 class LocalFleet:

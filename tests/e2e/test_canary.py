@@ -17,6 +17,7 @@ from trio_stt.bench.speech import load_speech
 from trio_stt.client.connection import open_stream
 from trio_stt.client.websocket import StreamClosedError, StreamRefusedError, connect
 from trio_stt.dialects.events import StreamRequest, Transcript
+from trio_stt.drill.free_ports import free_ports
 
 CANARY = "tweetcanary"
 """Stands for what people say, in every text that a client may send."""
@@ -98,7 +99,7 @@ async def test_no_token_no_secret_no_sample_and_no_word_is_in_any_log(model, log
     samples = next(clip for clip in load_speech() if "0880" in clip.name).samples.tobytes()
     good, expired, admin = token(), token(exp=1), token(admin=True)
     environment = {"AUTH_MODE": "required", "AUTH_KEYS": KEYS, "LOG_LEVEL": "DEBUG", "VOSK_MODEL_PATH": str(model)}
-    port = free_port()
+    port = free_ports()
     with server_process(**environment, LOG_FORMAT=log_format, SERVER_PORT=str(port)) as process:
         await ready(port)
         url = f"ws://127.0.0.1:{port}"
@@ -128,12 +129,6 @@ async def test_no_token_no_secret_no_sample_and_no_word_is_in_any_log(model, log
         assert unwanted not in log
     for unwanted in (repr(piece)[2:-1], piece.hex(), base64.b64encode(piece).decode(), str(list(piece))[1:-1]):
         assert unwanted not in log
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 async def ready(port: int) -> None:

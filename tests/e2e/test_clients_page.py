@@ -5,7 +5,6 @@ import os
 import queue
 import re
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -23,6 +22,7 @@ from tests.e2e.conftest import ServerProcess, server_process
 from tests.tokens import KEYS, token
 from tests.unit.fakes import HANG
 from trio_stt.bench.speech import SAMPLE_RATE, load_speech
+from trio_stt.drill.free_ports import free_ports
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs/clients.md").read_text(encoding="utf-8")
@@ -205,15 +205,9 @@ def test_listeners_show_captions_with_their_translations_also_to_who_joins_late(
 # ── going on after losses ────────────────────────────────────────────────────────────────────────────────────────
 
 
-def free_port() -> str:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return str(free.getsockname()[1])
-
-
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 1012), (signal.SIGKILL, 1006)])
 def test_the_robust_speaker_loses_no_word_when_the_server_is_restarted(model, programs, tmp_path, number, code):
-    settings = {"VOSK_MODEL_PATH": str(model), "SERVER_PORT": free_port()}
+    settings = {"VOSK_MODEL_PATH": str(model), "SERVER_PORT": str(free_ports())}
     with server_process(**settings) as first:
         server = Server(first)
         with server.connect("eva", "&speak=false") as eva:
@@ -272,7 +266,7 @@ def test_the_robust_speaker_leaves_the_place_to_a_newer_connection_and_a_wrong_t
 
 
 def test_the_robust_speaker_moves_when_it_is_told_to_go_away(model, programs, tmp_path):
-    port = free_port()
+    port = str(free_ports())
     hanging = {"VAD_ENGINE": "energy", "DECODE_COST": "0.01", "DECODE_CORES": "2", "DECODE_HANG_S": "1"}
     sound = np.frombuffer(sound_of(1, 1), np.int16) // 2
     assert sound.max() < HANG

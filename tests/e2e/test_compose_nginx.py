@@ -26,13 +26,14 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
-from tests.e2e.compose_nginx import CONFIGURATION, NGINX, free_port, running_nginx, written_for_this_machine
+from tests.e2e.compose_nginx import CONFIGURATION, NGINX, running_nginx, written_for_this_machine
 from tests.e2e.conftest import ServerProcess, server_process
 from tests.e2e.name_server import NameServer, name_server
 from tests.tokens import KEYS, token
 from trio_stt.bench.speech import load_speech
 from trio_stt.client.connection import StreamRefusedError, open_stream
 from trio_stt.dialects.events import Ready, StreamRequest, Transcript
+from trio_stt.drill.free_ports import free_ports
 
 ONE, OTHER = "127.0.0.2", "127.0.0.3"
 
@@ -102,11 +103,11 @@ def mirror() -> Iterator[int]:
 @pytest.fixture(scope="module")
 def mirrored(tmp_path_factory) -> Iterator[tuple[str, Path]]:
     """The address of nginx in front of a mirror, and nginx's log."""
-    folder, front = tmp_path_factory.mktemp("nginx"), free_port()
+    folder, front = tmp_path_factory.mktemp("nginx"), free_ports()
     with name_server() as names, mirror() as servers:
         names.addresses = [ONE]
         ports = {"servers": servers, "agents": servers, "names": names.port}
-        with running_nginx(folder, front=front, alive=free_port(), **ports):
+        with running_nginx(folder, front=front, alive=free_ports(), **ports):
             yield f"http://127.0.0.1:{front}", folder / "log"
 
 
@@ -192,12 +193,12 @@ def test_the_log_names_no_call_and_nobody(mirrored):
 
 def test_who_waits_for_a_server_that_is_gone_gets_another_though_the_servers_change_meanwhile(tmp_path):
     """nginx gives up a request when the list of servers changes while it waits for one of them."""
-    front = free_port()
+    front = free_ports()
     with (
         name_server() as names,
         mirror() as servers,
         unanswering(OTHER, servers),
-        running_nginx(tmp_path, front=front, alive=free_port(), servers=servers, names=names.port, connect="4s"),
+        running_nginx(tmp_path, front=front, alive=free_ports(), servers=servers, names=names.port, connect="4s"),
         ThreadPoolExecutor() as clients,
     ):
         names.addresses = [ONE, OTHER]
@@ -231,21 +232,21 @@ def unanswering(address: str, port: int) -> Iterator[None]:
 @pytest.fixture
 def balanced(tmp_path) -> Iterator[tuple[str, int, NameServer]]:
     """The address of nginx, the port of its servers, and its name server, which knows none yet."""
-    front, servers = free_port(), free_port(ONE)
+    front, servers = free_ports(), free_ports(address=ONE)
     with (
         name_server() as names,
-        running_nginx(tmp_path, front=front, alive=free_port(), servers=servers, names=names.port),
+        running_nginx(tmp_path, front=front, alive=free_ports(), servers=servers, names=names.port),
     ):
         yield f"ws://127.0.0.1:{front}", servers, names
 
 
 def test_there_need_be_no_agent(tmp_path):
-    front = free_port()
+    front = free_ports()
     with (
         name_server() as names,
         mirror() as servers,
         running_nginx(
-            tmp_path, front=front, alive=free_port(), servers=servers, agents=free_port(ONE), names=names.port
+            tmp_path, front=front, alive=free_ports(), servers=servers, agents=free_ports(address=ONE), names=names.port
         ),
     ):
         url = f"http://127.0.0.1:{front}"

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.compose_nginx import free_port
 from tests.tokens import KEYS, token
 from trio_stt.bench.speech import load_speech
+from trio_stt.drill.free_ports import free_ports
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCKERFILE = (ROOT / "Dockerfile").read_text(encoding="utf-8")
@@ -84,7 +84,7 @@ def writable(tmp_path: Path) -> dict[str, Path]:
 
 
 def test_the_image_s_command_serves_and_drains(model: Path, tree: Path, writable: dict[str, Path]):
-    port = str(free_port())
+    port = str(free_ports())
     environment = {
         "PATH": os.environ["PATH"],
         "PYTHONDONTWRITEBYTECODE": "1",

@@ -19,13 +19,14 @@ from click.testing import CliRunner
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
-from tests.e2e.local_fleet import ROOT, LocalFleet, free_ports, visitors
+from tests.e2e.local_fleet import ROOT, LocalFleet, visitors
 from trio_stt.bench.speech import load_speech
 from trio_stt.bench.word_errors import total, word_errors
 from trio_stt.client.connection import CaptionStream, StreamClosedError, StreamRefusedError, open_stream
 from trio_stt.client.resume_events import Ended, EndReason, Lost, Restarted, Resumed
 from trio_stt.client.resuming_connection import open_resuming_stream
 from trio_stt.dialects.events import Ready, StreamRequest, Transcript
+from trio_stt.drill.free_ports import free_ports
 from trio_stt.fleet.certificate import cert
 from trio_stt.token_command import token_command
 

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import wave
@@ -20,6 +19,7 @@ from tests.tokens import KEYS, token
 from trio_stt.bench.server_process import start_server
 from trio_stt.bench.speech import load_speech
 from trio_stt.bench.word_errors import total, word_errors
+from trio_stt.drill.free_ports import free_ports
 from trio_stt.recognition.vosk_engine import VoskEngine
 from trio_stt.settings import Settings
 
@@ -94,9 +94,7 @@ async def test_a_server_that_is_killed_in_the_middle_of_a_file_costs_no_word(mod
     with wave.open(str(file), "wb") as talk:
         talk.setparams((1, 2, 16000, 0, "NONE", None))
         talk.writeframes(np.concatenate([clip.samples for clip in clips]).tobytes())
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_ports()
     settings = {"VOSK_MODEL_PATH": str(model), "SERVER_PORT": str(port), "DECODE_COST": "0.03"}
     options = ("--server", f"ws://127.0.0.1:{port}", "--format", "json", file)
     with server_process(**settings) as server:

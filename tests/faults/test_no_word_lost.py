@@ -18,6 +18,7 @@ from tests.unit.fakes import silence, sound
 from trio_stt.bench.speech import Clip
 from trio_stt.client.resume_events import Interrupted, Resumed
 from trio_stt.drill.checker import disorder, miscounted, visible_errors
+from trio_stt.drill.free_ports import free_ports
 from trio_stt.drill.script import Script
 from trio_stt.drill.speaker import Speaker
 
@@ -33,11 +34,7 @@ class Fleet:
 
     def __init__(self, redis) -> None:
         self.redis = redis
-        self.ports = []
-        for _ in range(INSTANCES):
-            with socket.socket() as free:
-                free.bind(("127.0.0.1", 0))
-                self.ports.append(free.getsockname()[1])
+        self.ports = [free_ports() for _ in range(INSTANCES)]
         self.processes: dict[int, ServerProcess] = {}
 
     @property

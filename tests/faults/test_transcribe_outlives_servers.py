@@ -2,7 +2,6 @@
 
 import json
 import signal
-import socket
 import subprocess
 import sys
 from contextlib import asynccontextmanager
@@ -15,6 +14,7 @@ import trio
 from tests.e2e.conftest import ServerProcess
 from tests.unit.fakes import silence, sound
 from tests.unit.transcribe.sounds import write_sound
+from trio_stt.drill.free_ports import free_ports
 from trio_stt.transcribe.exit_codes import ExitCode
 
 RATE = 16000
@@ -40,10 +40,7 @@ def talk(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        number: int = free.getsockname()[1]
-        return number
+    return free_ports()
 
 
 @asynccontextmanager

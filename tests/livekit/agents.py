@@ -7,7 +7,7 @@ import httpx
 
 from tests.e2e.conftest import ServerProcess, server_process
 from tests.livekit_tokens import API_KEY, API_SECRET
-from tests.server.nginx_server import free_port
+from trio_stt.drill.free_ports import free_ports
 
 
 @contextmanager
@@ -18,7 +18,7 @@ def agent_process(livekit_url: str, stt_url: str, **environment: str) -> Iterato
         "LIVEKIT_API_KEY": API_KEY,
         "LIVEKIT_API_SECRET": API_SECRET,
         "STT_URL": stt_url,
-        "AGENT_PORT": str(free_port()),
+        "AGENT_PORT": str(free_ports()),
         "AGENT_EMPTY_ROOM_S": "2",
         **environment,
     }

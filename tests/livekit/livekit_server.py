@@ -13,6 +13,7 @@ import httpx
 import yaml
 
 from tests.livekit_tokens import API_KEY, API_SECRET
+from trio_stt.drill.free_ports import free_ports
 
 BUILT = Path(__file__).resolve().parents[2] / ".cache/livekit/livekit-server"
 """Where set-up puts what it has built."""
@@ -22,7 +23,7 @@ class LiveKitServer:
     """Starts at once. `kill` ends it without a word; `start` begins anew on the same ports, with no rooms."""
 
     def __init__(self) -> None:
-        self.port, self._udp_port = _free_port(socket.SOCK_STREAM), _free_port(socket.SOCK_DGRAM)
+        self.port, self._udp_port = free_ports(), free_ports(kind=socket.SOCK_DGRAM)
         self.url = f"ws://127.0.0.1:{self.port}"
         self.http = f"http://127.0.0.1:{self.port}"
         self.process: subprocess.Popen[bytes] | None = None
@@ -82,9 +83,3 @@ def livekit_server() -> Iterator[LiveKitServer]:
         yield server
     finally:
         server.kill()
-
-
-def _free_port(kind: socket.SocketKind) -> int:
-    with socket.socket(type=kind) as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])

@@ -11,9 +11,9 @@ from tests.livekit.agents import agent_process, send_agent
 from tests.livekit.own_process import in_own_process
 from tests.livekit.people import person
 from tests.livekit.test_captions import all_final, check_order, heard_by, words_by_websocket
-from tests.server.nginx_server import free_port
 from trio_stt.bench.speech import SAMPLE_RATE, load_speech
 from trio_stt.bench.word_errors import word_errors
+from trio_stt.drill.free_ports import free_ports
 
 AWAY_S = 4
 MOST_MORE_ERRORS = 4
@@ -28,7 +28,7 @@ async def test_a_server_that_is_killed_costs_no_word(livekit, model):
     said = [word for clip in clips for word in clip.words]
     environment = {
         "VOSK_MODEL_PATH": str(model),
-        "SERVER_PORT": str(free_port()),
+        "SERVER_PORT": str(free_ports()),
         "RESUME_SECRET": "a secret that outlives the server, of forty letters",
     }
     with ExitStack() as held:

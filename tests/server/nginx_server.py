@@ -11,6 +11,7 @@ from pathlib import Path
 import h11
 import trio
 
+from trio_stt.drill.free_ports import free_ports
 from trio_stt.fleet import nginx
 from trio_stt.fleet.folder import Folder
 from trio_stt.fleet.programs import find_nginx
@@ -19,14 +20,8 @@ from trio_stt.settings import Settings, load
 KEY = "k1:" + "x" * 32
 
 
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
-
-
 def settings_for(**values: str) -> Settings:
-    return load({"AUTH_KEYS": KEY, "SERVER_PORT": str(free_port()), **values}, Path("no such file"))
+    return load({"AUTH_KEYS": KEY, "SERVER_PORT": str(free_ports()), **values}, Path("no such file"))
 
 
 class Played:

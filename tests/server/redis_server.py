@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from trio_stt.drill.free_ports import free_ports
+
 UNPACKED = Path(__file__).resolve().parents[2] / ".cache/redis/usr"
 """Where set-up puts it for who may not install packages; Debian's server is one file with several names."""
 
@@ -19,9 +21,7 @@ class RedisServer:
 
     def __init__(self, *arguments: str, tls: bool = False) -> None:
         """`arguments`: of its command line; `tls`: its port speaks TLS, for which they name the files."""
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        self.port = free_ports()
         self.url = f"redis://127.0.0.1:{self.port}/0"
         ports = ("--port", "0", "--tls-port", str(self.port)) if tls else ("--port", str(self.port))
         self._arguments = (*ports, *arguments)

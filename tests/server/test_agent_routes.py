@@ -11,11 +11,11 @@ from structlog.testing import capture_logs
 from tests.livekit_tokens import API_KEY, API_SECRET, ROOM, room_token, webhook_token
 from tests.server.conftest import Server, guarded_server, running_server
 from tests.server.fake_agent import FakeAgent, played_agents
-from tests.server.nginx_server import free_port
 from tests.tokens import KEYS, SECRET, token
 from tests.unit.gateway.test_auth import BAD
 from tests.unit.rooms.test_access import BAD_LIVEKIT, FOR_ELSE
 from tests.unit.rooms.test_wanted import GOOD, WRONG
+from trio_stt.drill.free_ports import free_ports
 from trio_stt.rooms.passes import ALL_ROOMS, Passes
 from trio_stt.settings import Secret, Settings
 
@@ -172,7 +172,7 @@ async def test_who_finds_one_agent_full_or_gone_or_broken_gets_another():
     full, broken, good = FakeAgent("full", most_rooms=1, rooms={"x": {}}), FakeAgent("broken"), FakeAgent("good")
     broken.broken_answer = (500, b"no json")
     async with played_agents(full, broken, good):
-        urls = (full.url, f"http://127.0.0.1:{free_port()}", broken.url, good.url)
+        urls = (full.url, f"http://127.0.0.1:{free_ports()}", broken.url, good.url)
         async with guarded_server(agent_url=urls, **LIVEKIT) as server:
             for number in range(5):
                 answer = await ask(server, "join", {"room_name": f"r{number}"}, token(agent=True))
@@ -191,7 +191,7 @@ async def test_when_all_are_full_or_gone_it_is_503_with_retry_after():
         answer = await ask(server, "join", {"room_name": ROOM}, room_token())
         assert (answer.status_code, answer.headers["Retry-After"]) == (503, "5")
         assert error_of(answer)["code"] == "no_agent_free"
-    async with guarded_server(agent_url=(f"http://127.0.0.1:{free_port()}",), **LIVEKIT) as server:
+    async with guarded_server(agent_url=(f"http://127.0.0.1:{free_ports()}",), **LIVEKIT) as server:
         for path in ("join", "cancel"):
             answer = await ask(server, path, {"room_name": ROOM}, room_token())
             assert (answer.status_code, answer.headers["Retry-After"]) == (503, "5")

@@ -16,9 +16,9 @@ import trio
 
 from tests.livekit_tokens import API_KEY, API_SECRET
 from tests.server.conftest import Server, guarded_server
-from tests.server.nginx_server import free_port
 from tests.server.redis_server import RedisServer, redis_server
 from tests.tokens import KEYS, token
+from trio_stt.drill.free_ports import free_ports
 from trio_stt.settings import Secret
 
 LIVEKIT = {"livekit_api_key": API_KEY, "livekit_api_secret": Secret(API_SECRET)}
@@ -28,7 +28,7 @@ class AgentProcess:
     """A played agent in a process of its own; `rooms`: those that it says it is in."""
 
     def __init__(self, name: str, redis: RedisServer | None, **settings: str) -> None:
-        self.port = free_port()
+        self.port = free_ports()
         self.name = name
         environment = {
             **{name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LD_LIBRARY_PATH")},

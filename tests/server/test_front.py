@@ -1,7 +1,6 @@
 """The first words of a connection decide who answers it, and its faults stay its own."""
 
 import json
-import socket as stdlib_socket
 from contextlib import asynccontextmanager, suppress
 
 import httpx
@@ -11,6 +10,7 @@ import trio
 from tests.server.conftest import running_server
 from tests.server.test_misuse import masked
 from trio_stt.client.websocket import StreamClosedError, StreamRefusedError, connect
+from trio_stt.drill.free_ports import free_ports
 
 UPGRADE = "Upgrade: websocket\r\nConnection: Upgrade\r\n"
 KEY = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
@@ -147,9 +147,7 @@ async def test_a_handler_that_fails_costs_nobody_else_anything(server):
 
 
 async def test_every_path_of_the_second_port_is_vosk_servers():
-    with stdlib_socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_ports()
 
     async def greet(upgrade, socket):
         await socket.accept()

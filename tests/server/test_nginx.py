@@ -12,7 +12,8 @@ import pytest
 import trio
 from click.testing import CliRunner
 
-from tests.server.nginx_server import Played, free_port, nginx_before, played, settings_for
+from tests.server.nginx_server import Played, nginx_before, played, settings_for
+from trio_stt.drill.free_ports import free_ports
 from trio_stt.fleet import nginx
 from trio_stt.fleet.certificate import cert
 from trio_stt.fleet.folder import FleetError, Folder
@@ -184,12 +185,12 @@ async def test_dead_ones_are_skipped_and_if_all_are_the_answer_is_503_with_retry
     serving = Played(200)
     async with played(serving) as (port,):
         settings = settings_for()
-        with nginx_before([free_port(), port, free_port()], settings, tmp_path / "one"):
+        with nginx_before([free_ports(), port, free_ports()], settings, tmp_path / "one"):
             for _ in range(6):
                 answer = await trio.to_thread.run_sync(lambda: get(settings.server_port, "/ws/vosk/"))
                 assert answer.status_code == 200
     settings = settings_for()
-    with nginx_before([free_port(), free_port()], settings, tmp_path / "none"):
+    with nginx_before([free_ports(), free_ports()], settings, tmp_path / "none"):
         for path in ("/ws/vosk/", "/health", "/agent/join", "/api/tts/speak"):
             answer = await trio.to_thread.run_sync(get, settings.server_port, path)
             assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")
@@ -265,7 +266,7 @@ async def test_tls_is_served_with_the_pair_that_was_set(tmp_path: Path) -> None:
 async def test_on_vosk_servers_port_every_path_is_vosk_servers(tmp_path: Path) -> None:
     instance = Played(200)
     async with played(instance) as ports:
-        settings = settings_for(VOSK_SERVER_PORT=str(free_port()))
+        settings = settings_for(VOSK_SERVER_PORT=str(free_ports()))
         with nginx_before(ports, settings, tmp_path):
             for path in ("/", "/any/path?model=de", "/admin/streams", "/metrics"):
                 await trio.to_thread.run_sync(get, settings.vosk_server_port, path)

@@ -1,6 +1,5 @@
 """Who shows no good token, or comes from the wrong place, or too often, is answered by HTTP before the upgrade."""
 
-import socket
 import time
 from contextlib import asynccontextmanager
 
@@ -15,6 +14,7 @@ from tests.unit.fakes import sound
 from tests.unit.gateway.test_auth import BAD
 from trio_stt.client.websocket import StreamClosedError, StreamRefusedError, connect
 from trio_stt.dialects.events import Close, Failure, Transcript
+from trio_stt.drill.free_ports import free_ports
 from trio_stt.gateway.keys import AccessError
 from trio_stt.serve import serve
 from trio_stt.settings import Settings
@@ -129,9 +129,7 @@ async def test_one_bad_token_beside_a_good_one_is_401(server):
 
 
 async def test_vosk_servers_own_port_wants_tokens_too():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_ports()
     async with guarded_server(vosk_server_port=port):
         with pytest.raises(StreamRefusedError) as refused:
             await connect(f"ws://127.0.0.1:{port}/", timeout_s=5)

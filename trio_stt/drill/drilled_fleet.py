@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -15,6 +14,7 @@ from pathlib import Path
 import trio
 
 from trio_stt.bench.server_process import OPEN_TO_THE_BENCH
+from trio_stt.drill.free_ports import free_ports
 from trio_stt.fleet import nginx
 from trio_stt.fleet.folder import FleetError, Folder
 from trio_stt.fleet.goal import read_progress
@@ -111,7 +111,7 @@ async def drilled_fleet(instances: int, model: Path, logs_to: Path | None) -> As
     if find_redis() is None:
         raise FleetError("redis-server is missing; the drills need it. Debian and Ubuntu: apt install redis-server.")
     with tempfile.TemporaryDirectory(prefix="drill-") as root:
-        base_port = _free_ports(MOST_INSTANCES + 1)
+        base_port = free_ports(MOST_INSTANCES + 1)
         port = base_port + MOST_INSTANCES
         environment = {
             **{name: value for name, value in os.environ.items() if name not in _UNSET},
@@ -140,13 +140,3 @@ def _keep(logs: Path, target: Path) -> None:
     target.mkdir(parents=True, exist_ok=True)
     for file in logs.glob("*.log"):
         (target / file.name).write_bytes(file.read_bytes())
-
-
-def _free_ports(count: int) -> int:
-    """The first of so many free ports in a row."""
-    while True:
-        with contextlib.ExitStack() as held, contextlib.suppress(OSError, OverflowError):
-            first = held.enter_context(socket.create_server(("127.0.0.1", 0))).getsockname()[1]
-            for port in range(first + 1, first + count):
-                held.enter_context(socket.create_server(("127.0.0.1", port)))
-            return int(first)
