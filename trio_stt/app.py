@@ -73,6 +73,7 @@ from trio_stt.sessions.backlog import Backlog
 from trio_stt.sessions.bus import Bus, InstanceRecord
 from trio_stt.sessions.caption_sink import CaptionSink
 from trio_stt.sessions.captioner import BEGINNING, Captioner, Origin
+from trio_stt.sessions.catch_up import CatchUps
 from trio_stt.sessions.gated_listener import GatedListener
 from trio_stt.sessions.instances import Instances
 from trio_stt.sessions.journal import Journal
@@ -183,6 +184,7 @@ class Instance:
         self.connections = Connections(on_close=self.metrics.count_close)
         self.decoders = Decoders(settings.decode_cores, lambda owner, cpu_s: self.capacity.spent(owner, cpu_s))
         self._stream_numbers = itertools.count()
+        self._catch_ups = CatchUps()
         self._plain: set[int] = set()  # numbers of the streams of which every frame is decoded
         self.shelf = ModelShelf(
             settings.models_dir,
@@ -216,6 +218,7 @@ class Instance:
             capacity=self.capacity,
             degradation=self.degradation,
             replaces=self.sessions.replaces,
+            behind=lambda: self._behind() + self.instances.behind_elsewhere,
             gated=settings.vad_enabled,
         )
         working, missing = detectors(settings.vad_engine, settings.vad_device)
@@ -563,6 +566,7 @@ class Instance:
             wants_partials=wants_partials,
             on_decoded=lambda samples: self.metrics.speech_seconds.inc(samples / SAMPLE_RATE),
             lag_ms=lambda: _lag_ms(backlog),
+            catch_ups=self._catch_ups,
             chunk_ms=self._chunk_ms,
             partial_every_ms=lambda: self.degradation.level.partial_every_ms,
             number=next(self._stream_numbers),
@@ -767,8 +771,12 @@ class Instance:
             limit=self.admission.speakers_limit,
             level=self.degradation.level.name,
             parked=self.admission.parked,
+            behind=self._behind(),
             memory_mb=memory.resident_mb(),
         )
+
+    def _behind(self) -> int:
+        return self._catch_ups.behind(trio.current_time())
 
     def _add_health(self) -> None:
         self.health.add("model", self._model_health)
@@ -852,6 +860,7 @@ class Instance:
         gauge("ready", "1 if new speakers are let in", lambda: float(self.admission.ready))
         gauge("speakers", "Speaking streams", lambda: self.admission.speakers)
         gauge("parked", "Streams whose clients are away and may come back", lambda: self.admission.parked)
+        gauge("behind", "Streams that were resumed lately and are behind", self._behind)
         gauge("speakers_limit", "Speaking streams that are let in", lambda: self.admission.speakers_limit)
         gauge("listeners", "Listening clients", lambda: self.admission.listeners)
         gauge("sessions", "Calls with at least one client", lambda: len(self.sessions))

@@ -532,8 +532,8 @@ async def test_an_end_is_not_told_of_its_own_clients_also_after_an_outage(world)
 # ── instances ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-ONE = InstanceRecord("one", "1.0", "ready", True, 3, 20, "full", 1, 400)
-TWO = InstanceRecord('two "2" ü', "1.1", "draining", False, 5, 5, "refuse_new", 0, None)
+ONE = InstanceRecord("one", "1.0", "ready", True, 3, 20, "full", 1, 2, 400)
+TWO = InstanceRecord('two "2" ü', "1.1", "draining", False, 5, 5, "refuse_new", 0, 0, None)
 
 
 def records(seen: tuple[InstanceSeen, ...]) -> list[InstanceRecord]:

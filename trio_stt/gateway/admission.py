@@ -24,6 +24,9 @@ RETRY_AFTER_S = 2
 MAX_RETRY_AFTER_S = 30
 """The longest that a client is told to wait while many are refused."""
 
+BEHIND_HOLD_S = 5.0
+"""New speakers are let in so long after the last resumed stream was behind: they would else bring that back at once."""
+
 REFUSALS_REMEMBERED_S = 10.0
 """Refusals are forgotten with this time constant."""
 
@@ -74,9 +77,11 @@ class Admission:
         capacity: Capacity,
         degradation: Degradation,
         replaces: Callable[[StreamRequest], bool],
+        behind: Callable[[], int] = lambda: 0,
         gated: bool = True,
     ) -> None:
-        """`replaces`: whether that client takes over its own place.
+        """`replaces`: whether that client takes over its own place. `behind`: how many streams, here and on the other
+        instances, lost their instance lately and are behind: they were here before whoever is new.
 
         `gated`: the speech gate keeps silence away from the recogniser, unless a stream says otherwise.
         """
@@ -95,6 +100,8 @@ class Admission:
         self._capacity = capacity
         self._degradation = degradation
         self._replaces = replaces
+        self._behind = behind
+        self._behind_at = -math.inf
         self._gated = gated
         self._retries = _Retries()
 
@@ -119,7 +126,8 @@ class Admission:
     @property
     def speakers_limit(self) -> int:
         """How many speakers there would be if as many came as are let in now."""
-        room = self._capacity.room(continuous=not self._gated) if self._degradation.level.admits else 0
+        admits = self._degradation.level.admits and not self._others_first()
+        room = self._capacity.room(continuous=not self._gated) if admits else 0
         return max(self.speakers, min(self._places, self.speakers + room))
 
     def check(self, request: StreamRequest, *, continuous: bool = False) -> Refusal | None:
@@ -188,9 +196,17 @@ class Admission:
             return f"all {self.max_speakers} places for speakers are taken"
         if not self._degradation.level.admits:
             return f"this instance is late with the captions of its {self.speakers} speakers"
+        if self._others_first():
+            return "speakers who lost their instance are behind and come first"
         if not self._capacity.room(continuous=continuous or not self._gated, language=language):
             return f"this instance has no room for another speaker besides its {self.speakers}"
         return None
+
+    def _others_first(self) -> bool:
+        now = trio.current_time()
+        if self._behind():
+            self._behind_at = now
+        return now - self._behind_at < BEHIND_HOLD_S
 
     def _full_for_listeners(self) -> str | None:
         if self.listeners >= self.max_listeners:

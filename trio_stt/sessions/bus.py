@@ -104,7 +104,8 @@ class InstanceRecord:
 
     `readiness`: `starting`, `ready` or `draining`; `ready`: whether it lets new speakers in; `limit`: how many speakers
     there would be if as many came as are let in now; `level`: of service; `parked`: streams whose clients are away and
-    may come back. Raises TypeError for a value of another type.
+    may come back; `behind`: streams that were resumed lately and whose audio waits for long. Raises TypeError for a
+    value of another type.
     """
 
     name: str = field(validator=_text)
@@ -115,6 +116,7 @@ class InstanceRecord:
     limit: int = field(default=0, validator=_number)
     level: str = field(default="", validator=_text)
     parked: int = field(default=0, validator=_number)
+    behind: int = field(default=0, validator=_number)
     memory_mb: int | None = field(default=None, validator=validators.optional(_number))
 
 

@@ -23,7 +23,7 @@ from trio_stt.recognition.engine import HeardWord
 from trio_stt.recognition.speaker import Heard, SpeakerRecogniser
 from trio_stt.sessions.backlog import AudioRun
 from trio_stt.sessions.caption_sink import CaptionSink
-from trio_stt.sessions.catch_up import CatchUp
+from trio_stt.sessions.catch_up import CatchUps
 from trio_stt.sessions.pace import BEAT_MS, next_beat
 
 MAX_CALL_SAMPLES = 4 * MODEL_RATE // 10
@@ -142,6 +142,7 @@ class Captioner:
         wants_partials: Callable[[], bool],
         on_decoded: Callable[[int], None],
         lag_ms: Callable[[], int],
+        catch_ups: CatchUps,
         chunk_ms: Callable[[], int],
         partial_every_ms: Callable[[], int],
         number: int,
@@ -173,7 +174,7 @@ class Captioner:
         self._windows = Windows()
         # When the first sample heard here was spoken, on Trio's clock.
         self._began_at = None if origin.began_at is None else origin.began_at + origin.sample / request.sample_rate
-        self._catch_up = CatchUp() if origin.resumes else None
+        self._catch_up = catch_ups.begin(lag_ms, trio.current_time()) if origin.resumes else None
         self._utterance: Utterance | None = None
         self._cut_words: Sequence[HeardWord] = ()
         self._chunk_ids = ChunkIds()
@@ -210,8 +211,8 @@ class Captioner:
             self._began_at = self._spoken_live(run)
         if self._catch_up is not None:
             audio_s = sum(frame.count for frame in run.frames) / self._request.sample_rate
-            if self._catch_up.is_over(run.arrived_at, audio_s, lag_ms=self._lag_ms()):
-                self._catch_up = None
+            if self._catch_up.is_over(run.arrived_at, audio_s):
+                self._end_catch_up()
                 # Not before: what it sends ahead of time is due no sooner for having been resumed.
                 self._began_at = self._spoken_live(run)
         for frame in run.frames:
@@ -256,7 +257,13 @@ class Captioner:
 
     async def aclose(self) -> None:
         """Gives the recogniser back."""
+        self._end_catch_up()
         await self._recogniser.aclose()
+
+    def _end_catch_up(self) -> None:
+        if self._catch_up is not None:
+            self._catch_up.end()
+            self._catch_up = None
 
     async def _judge(self, samples: Samples) -> None:
         samples = self._windows.push(samples)

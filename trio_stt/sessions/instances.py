@@ -15,6 +15,9 @@ from trio_stt.sessions.bus import Bus, InstanceRecord, InstanceSeen, Outcome
 TELL_EVERY_S: Final = 1.0
 """How often this instance tells about itself and reads about the others; five times in a record's life."""
 
+NEWS_S: Final = 3 * TELL_EVERY_S
+"""What another said so long ago need not be so any more."""
+
 
 class Instances:
     """All instances, as this one knows them. Asking it waits for nothing: what was read last is told."""
@@ -47,6 +50,12 @@ class Instances:
         others = [evolve(one, age_s=one.age_s + since_s) for one in self._others]
         return sorted([InstanceSeen(self._describe(), 0.0), *others], key=lambda one: one.record.name)
 
+    @property
+    def behind_elsewhere(self) -> int:
+        """Streams that were resumed lately and are behind, on other instances; what is old counts no more."""
+        since_s = trio.current_time() - self._read_at
+        return sum(one.record.behind for one in self._others if one.age_s + since_s < NEWS_S)
+
     def figures(self) -> dict[str, object]:
         """The sums, each instance, and when (Unix seconds; None: never) the others were read."""
         seen = self.seen()
@@ -55,6 +64,7 @@ class Instances:
             "ready": sum(one.record.ready for one in seen),
             "streams": sum(one.record.streams for one in seen),
             "parked": sum(one.record.parked for one in seen),
+            "behind": sum(one.record.behind for one in seen),
             "limit": sum(one.record.limit for one in seen),
             "known_at": self._known_at,
             "instances": [_shown(one) for one in seen],
@@ -83,6 +93,7 @@ def _shown(seen: InstanceSeen) -> dict[str, object]:
         "ready": record.ready,
         "streams": record.streams,
         "parked": record.parked,
+        "behind": record.behind,
         "limit": record.limit,
         "level": record.level,
         "memory_mb": record.memory_mb,

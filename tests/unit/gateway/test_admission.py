@@ -4,7 +4,7 @@ import pytest
 import trio
 
 from trio_stt.dialects.events import StreamRequest
-from trio_stt.gateway.admission import Admission, Readiness
+from trio_stt.gateway.admission import BEHIND_HOLD_S, Admission, Readiness
 from trio_stt.gateway.quotas import Quota, Quotas
 from trio_stt.recognition.breaker import Breaker
 from trio_stt.recognition.capacity import Capacity, CpuTimes
@@ -127,6 +127,23 @@ async def test_where_recognisers_are_short_a_stream_whose_client_is_away_keeps_i
     assert door.refusal("eve").code == "full"
     assert door.admission.speakers_limit == 1
     assert door.refusal("ann", resume=True) is None
+
+
+async def test_new_speakers_wait_while_resumed_streams_are_behind_and_for_a_while_after(autojump_clock):
+    behind = 2
+    door = Door(behind=lambda: behind)
+    assert "come first" in door.refusal().message
+    assert door.refusal().code == "full"
+    assert door.admission.speakers_limit == 0
+    assert door.refusal(speak=False) is None
+    assert door.refusal("ann", resume=True) is None
+    assert door.refusal("back") is None
+    behind = 0
+    await trio.sleep(BEHIND_HOLD_S - 1)
+    assert door.refusal().code == "full"
+    await trio.sleep(1)
+    assert door.refusal() is None
+    assert door.admission.speakers_limit == 10
 
 
 async def test_lateness_refuses_new_speakers_but_no_listeners():

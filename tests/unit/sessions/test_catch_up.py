@@ -7,14 +7,14 @@ import trio
 from tests.unit.fakes import InlineDecoders, sound
 from tests.unit.sessions.test_stream import Speaker
 from trio_stt.sessions.captioner import Origin
-from trio_stt.sessions.catch_up import CatchUp
+from trio_stt.sessions.catch_up import CatchUps
 
 
 def over_after(pieces, lag_ms=0):
     """When catch-up is found to be over, of pieces (time, seconds of audio); None: never."""
-    catch_up = CatchUp()
+    catch_up = CatchUps().begin(lambda: lag_ms, 0)
     for at, audio_s in pieces:
-        if catch_up.is_over(at, audio_s, lag_ms=lag_ms):
+        if catch_up.is_over(at, audio_s):
             return at
     return None
 
@@ -43,6 +43,19 @@ def test_a_server_that_reads_slowly_takes_nobody_for_live():
 def test_a_pause_without_samples_makes_nobody_late_for_ever():
     burst = [(0.01 * n, 0.4) for n in range(20)]
     assert over_after([*burst, *live(30, 35)]) == 30
+
+
+def test_who_was_resumed_lately_and_waits_for_long_is_behind_until_it_is_live_or_gone():
+    catch_ups, lags = CatchUps(), [1500, 300]
+    slow = catch_ups.begin(lambda: lags[0], 10)
+    catch_ups.begin(lambda: lags[1], 10)
+    assert catch_ups.behind(11) == 1
+    lags[1] = 1000
+    assert catch_ups.behind(11.5) == 2
+    slow.end()
+    slow.end()
+    assert catch_ups.behind(11.5) == 1
+    assert catch_ups.behind(20.5) == 0  # since then it is the instance that is slow
 
 
 class Noting(InlineDecoders):
@@ -89,6 +102,22 @@ async def test_what_was_held_is_told_apart_until_it_is_decoded_and_the_speaker_l
     assert len(live) > 10
     assert not any(turn.catch_up for _, turn in live)
     assert all(now - 0.2 <= turn.due <= now for now, turn in live)
+
+
+async def test_a_stream_is_counted_while_it_is_behind_and_no_more_when_it_is_live_or_over(resumed):
+    for is_over in (False, True):
+        speaker, _ = resumed(late_s=4)
+        speaker.lag_ms = 2000
+        await speaker.say(sound(4))
+        await speak(speaker, 3)
+        assert speaker.catch_ups.behind(trio.current_time()) == 1
+        if is_over:
+            await speaker.captioner.aclose()
+        else:
+            speaker.lag_ms = 0
+            await speak(speaker, 3)
+            speaker.lag_ms = 2000
+        assert speaker.catch_ups.behind(trio.current_time()) == 0
 
 
 async def test_what_is_sent_ahead_of_time_is_no_catch_up_and_due_when_it_is_spoken(resumed):

@@ -15,6 +15,7 @@ from trio_stt.recognition.resting import Resting
 from trio_stt.recognition.speaker import SpeakerRecogniser
 from trio_stt.sessions.backlog import AudioRun
 from trio_stt.sessions.captioner import Captioner
+from trio_stt.sessions.catch_up import CatchUps
 from trio_stt.sessions.gated_listener import GatedListener
 
 
@@ -42,6 +43,7 @@ class Gated:
             partial_every_ms=lambda: 0,
             on_decoded=lambda samples: None,
             lag_ms=lambda: 0,
+            catch_ups=CatchUps(),
             chunk_ms=lambda: 100,
             number=0,
             log=log,

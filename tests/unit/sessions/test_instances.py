@@ -8,7 +8,7 @@ import trio
 
 from trio_stt.operations.health import Status
 from trio_stt.sessions.bus import InstanceRecord
-from trio_stt.sessions.instances import TELL_EVERY_S, Instances
+from trio_stt.sessions.instances import NEWS_S, TELL_EVERY_S, Instances
 from trio_stt.sessions.memory_bus import Memory, MemoryBus
 
 
@@ -33,7 +33,7 @@ def memory():
 
 
 async def test_each_tells_the_sums_over_all(memory, nursery, autojump_clock):
-    ann, bob = One(memory, "ann", parked=1), One(memory, "bob", streams=5, limit=5)
+    ann, bob = One(memory, "ann", parked=1, behind=2), One(memory, "bob", streams=5, limit=5)
     for one in (ann, bob):
         nursery.start_soon(one.known.run)
     await trio.sleep(2.5 * TELL_EVERY_S)
@@ -42,8 +42,8 @@ async def test_each_tells_the_sums_over_all(memory, nursery, autojump_clock):
     await trio.sleep(2.5 * TELL_EVERY_S)
     for one in (ann, bob):
         figures = one.known.figures()
-        sums = {name: figures[name] for name in ("count", "ready", "streams", "parked", "limit")}
-        assert sums == {"count": 2, "ready": 1, "streams": 8, "parked": 1, "limit": 15}
+        sums = {name: figures[name] for name in ("count", "ready", "streams", "parked", "behind", "limit")}
+        assert sums == {"count": 2, "ready": 1, "streams": 8, "parked": 1, "behind": 2, "limit": 15}
         assert one.names == ["ann", "bob"]
         assert one.known.health().status is Status.HEALTHY
     ages = [one["age_seconds"] for one in ann.known.figures()["instances"]]
@@ -59,6 +59,21 @@ async def test_one_that_ends_is_known_no_more(memory, nursery, autojump_clock):
     assert ann.names == ["ann", "bob"]
     await trio.sleep(10)
     assert ann.names == ["ann"]
+
+
+async def test_who_is_behind_elsewhere_is_known_for_a_while(memory, nursery, autojump_clock):
+    ann, bob = One(memory, "ann", behind=1), One(memory, "bob", behind=4)
+    for one in (ann, bob):
+        nursery.start_soon(one.known.run)
+    await trio.sleep(2.5 * TELL_EVERY_S)
+    assert (ann.known.behind_elsewhere, bob.known.behind_elsewhere) == (4, 1)
+    bob.change(behind=0)
+    await trio.sleep(2.5 * TELL_EVERY_S)
+    assert ann.known.behind_elsewhere == 0
+    memory.stop()
+    assert bob.known.behind_elsewhere == 1
+    await trio.sleep(NEWS_S + TELL_EVERY_S)
+    assert bob.known.behind_elsewhere == 0
 
 
 async def test_while_the_bus_is_away_it_tells_what_it_knew_and_of_itself_what_is(memory, nursery, autojump_clock):

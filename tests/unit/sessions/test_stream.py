@@ -26,6 +26,7 @@ from trio_stt.recognition.resting import Resting
 from trio_stt.recognition.speaker import SpeakerRecogniser
 from trio_stt.sessions.backlog import Backlog
 from trio_stt.sessions.captioner import BEGINNING, Captioner
+from trio_stt.sessions.catch_up import CatchUps
 from trio_stt.sessions.outbox import Outbox
 from trio_stt.sessions.session import REPLACED, Member
 from trio_stt.sessions.stream import Stream
@@ -55,6 +56,8 @@ class Speaker:
         self.backlog = Backlog(max_ahead_samples=10**9, max_run_samples=6400)
         self.received = []
         self.partial_every_ms = 0
+        self.lag_ms = 0
+        self.catch_ups = CatchUps()
         self.log = log = structlog.get_logger()
         self.resting = Resting(100)
         self.captioner = Captioner(
@@ -68,7 +71,8 @@ class Speaker:
             wants_partials=lambda: self.member.request.partials,
             partial_every_ms=lambda: self.partial_every_ms,
             on_decoded=lambda samples: None,
-            lag_ms=lambda: 0,
+            lag_ms=lambda: self.lag_ms,
+            catch_ups=self.catch_ups,
             chunk_ms=lambda: 100,
             number=0,
             log=log,
