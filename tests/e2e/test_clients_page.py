@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 from websockets.sync.client import connect
 
+from tests.chromium import browser, served
 from tests.e2e.conftest import ServerProcess, server_process
 from tests.tokens import KEYS, token
 from tests.unit.fakes import HANG
@@ -286,14 +287,33 @@ def test_the_robust_speaker_moves_when_it_is_told_to_go_away(model, programs, tm
 # ── a browser's page ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
+def test_the_browser_page_shows_what_its_microphone_hears(server, tmp_path):
+    pages = tmp_path / "pages"
+    pages.mkdir()
+    (pages / "microphone.html").write_text(BLOCKS["microphone.html"].replace("127.0.0.1:8000", server.address))
+    secret = f"&token={given}" if (given := server.environment.get("ACCESS_TOKEN")) else ""
+    with (
+        served(pages) as site,
+        browser(tmp_path, wav_file(tmp_path / "said.wav", sound_of(1) + bytes(2 * SAMPLE_RATE))) as page,
+    ):
+        page.open(f"{site}/microphone.html#client=ann{secret}")
+        page.evaluate("document.querySelector('button').click()")
+        page.until(f"/^ann: he was .*{YOUNG_MAN}$/m.test(document.body.innerText)")
+        page.until(r"/^ann \[pt\]: ./m.test(document.body.innerText)")
+        page.until("document.querySelector('button').innerText === 'Stop'")
+        page.evaluate("document.querySelector('button').click()")
+        page.until("document.querySelector('button').innerText === 'Talk'")
+        assert "closed:" not in str(page.evaluate("document.body.innerText"))
+
+
 def script_of_the_page() -> str:
     (script,) = re.findall(r"<script type=\"module\">\n(.*)</script>", BLOCKS["microphone.html"], re.DOTALL)
     return script
 
 
-@pytest.mark.parametrize("rate", [16000, 48000])
-def test_the_browser_page_shows_what_its_microphone_hears(server, tmp_path, rate):
-    """Node plays the browser: page, microphone and audio thread are stand-ins, script and WebSocket are real."""
+def test_the_browser_page_sends_the_microphone_s_own_rate_where_the_browser_does_not_convert(server, tmp_path):
+    """Node plays Firefox: page, microphone and audio thread are stand-ins, script and WebSocket are real."""
+    rate = 3 * SAMPLE_RATE
     (tmp_path / "page.mjs").write_text(script_of_the_page().replace("127.0.0.1:8000", server.address))
     clip = load_speech()[1].samples
     (tmp_path / "microphone.raw").write_bytes(np.repeat(clip, rate // SAMPLE_RATE).tobytes() + bytes(2 * rate))

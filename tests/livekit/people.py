@@ -4,12 +4,11 @@ import asyncio
 import time
 from contextlib import asynccontextmanager
 
-import jwt
 import numpy as np
 from attrs import define, field, frozen
 from livekit import rtc
 
-from tests.livekit_tokens import API_KEY, API_SECRET
+from tests.livekit_tokens import person_token
 from trio_stt.bench.speech import SAMPLE_RATE
 
 FRAME = SAMPLE_RATE // 20
@@ -144,19 +143,6 @@ class Person:
                     is_legacy=True,
                 )
             )
-
-
-def person_token(room: str, identity: str, attributes: dict[str, str] | None = None, **grants) -> str:
-    now = int(time.time())
-    claims = {
-        "iss": API_KEY,
-        "sub": identity,
-        "nbf": now - 10,
-        "exp": now + 3600,
-        "attributes": attributes or {},
-        "video": {"roomJoin": True, "room": room, "canPublish": True, "canSubscribe": True, **grants},
-    }
-    return jwt.encode(claims, API_SECRET, "HS256")
 
 
 @asynccontextmanager

@@ -57,6 +57,10 @@ class Machine:
             "install_redis": lambda: self.taken.append("redis"),
             "curl_is_there": lambda: "curl" in self.taken,
             "install_curl": lambda: self.taken.append("curl"),
+            "chromium_is_there": lambda: "chromium" in self.taken,
+            "install_chromium": lambda: self.taken.append("chromium"),
+            "pages_are_there": lambda: "pages" in self.taken,
+            "install_pages": lambda: self.taken.append("pages"),
             "livekit_is_there": lambda: "livekit" in self.taken,
             "livekit_built_beside": self._build_livekit,
             "nginx_is_there": lambda: "nginx" in self.taken,
@@ -120,7 +124,8 @@ def test_set_up_for_the_agent_adds_to_one_for_use_and_includes_it(machine: Machi
 
 def test_set_up_for_tests_adds_to_one_for_use_and_includes_it(machine: Machine) -> None:
     machine.set_up()
-    assert machine.set_up("test") == ["livekit begun", *TEST, "recordings", "redis", "curl", "nginx", "livekit"]
+    tools = ["recordings", "redis", "curl", "chromium", "pages", "nginx"]
+    assert machine.set_up("test") == ["livekit begun", *TEST, *tools, "livekit"]
     assert machine.set_up() == []
 
 
