@@ -83,7 +83,7 @@ class Page:
 def browser(folder: Path, microphone: Path) -> Iterator[Page]:
     """An empty page, while the block runs. `folder`: for the browser's files. `microphone`: a WAV file, heard once."""
     program = shutil.which("chromium-headless-shell") or UNPACKED / "lib/chromium/chromium-headless-shell"
-    libraries = [str(path) for path in (UNPACKED / "lib").glob("*-linux-gnu*")]
+    libraries = [str(path) for path in (UNPACKED / "lib").glob("*-linux-gnu*/**/")]
     command = [
         program,
         "--no-sandbox",  # which root has none of, and the pages are ours
