@@ -80,7 +80,7 @@ class Page:
 
 
 @contextmanager
-def browser(folder: Path, microphone: Path) -> Iterator[Page]:
+def browser(folder: Path, microphone: Path | None = None) -> Iterator[Page]:
     """An empty page, while the block runs. `folder`: for the browser's files. `microphone`: a WAV file, heard once."""
     program = shutil.which("chromium-headless-shell") or UNPACKED / "lib/chromium/chromium-headless-shell"
     libraries = [str(path) for path in (UNPACKED / "lib").glob("*-linux-gnu*/**/")]
@@ -93,7 +93,7 @@ def browser(folder: Path, microphone: Path) -> Iterator[Page]:
         "--allow-loopback-in-peer-connection",
         "--use-fake-ui-for-media-stream",
         "--use-fake-device-for-media-stream",
-        f"--use-file-for-fake-audio-capture={microphone}%noloop",
+        *([f"--use-file-for-fake-audio-capture={microphone}%noloop"] if microphone else []),
         "about:blank",
     ]
     log = folder / "chromium.log"
