@@ -49,7 +49,7 @@ from trio_stt.recognition import calibration
 from trio_stt.recognition.breaker import Breaker, breaker_name
 from trio_stt.recognition.call_recorder import CallRecorder, RecordingEngine
 from trio_stt.recognition.capacity import Capacity, CpuTimes
-from trio_stt.recognition.core_share import read_share, threads_of
+from trio_stt.recognition.core_share import CoreShare, read_share, threads_of
 from trio_stt.recognition.decoders import CallUnderWay, Decoders, chunk_ms
 from trio_stt.recognition.degradation import Degradation
 from trio_stt.recognition.engine import SAMPLE_RATE, Engine, EngineError, PlainOptions, Recogniser
@@ -202,7 +202,7 @@ class Instance:
         self.capacity = Capacity(
             settings.decode_cores, settings.decode_cost or calibration.ASSUMED_COST, max_load=settings.max_load
         )
-        self._cores: float = settings.decode_cores
+        self._share = CoreShare(settings.decode_cores, settings.decode_cores)
         self._follow_share()
         self.degradation = Degradation(settings.decode_chunk_ms)
         self.resting: Resting[SpeakerRecogniser] = Resting(settings.adaptation_memory_mb)
@@ -388,11 +388,11 @@ class Instance:
         """The fleet may have changed this instance's share of the cores. Reads a file of some bytes."""
         file = self.settings.decode_cores_file
         share = read_share(file) if file is not None else None
-        if share is not None and share != self._cores:
-            self._log.info("cores_shared", cores=share)
-            self._cores = share
-            self.decoders.set_threads(threads_of(share))
-            self.capacity.set_cores(share)
+        if share is not None and share != self._share:
+            self._log.info("cores_shared", cores=share.cores, lasting=share.lasting)
+            self._share = share
+            self.decoders.set_threads(threads_of(share.cores))
+            self.capacity.set_cores(share.lasting)
 
     def _take_up_model(self, model: ShelvedModel) -> None:
         """A model was loaded: what it costs is found out when there is time."""
@@ -646,7 +646,7 @@ class Instance:
 
     def _chunk_ms(self) -> int:
         speaking = self.resting.speaking + self._pooled.speaking + len(self._plain)
-        least_ms = chunk_ms(self.settings.decode_chunk_ms, speaking, threads_of(self._cores))
+        least_ms = chunk_ms(self.settings.decode_chunk_ms, speaking, threads_of(self._share.cores))
         return max(least_ms, self.degradation.level.chunk_ms)
 
     def _build_app(self) -> QuartTrio:

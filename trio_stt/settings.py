@@ -379,7 +379,7 @@ class Settings:
         "",
         _path,
         "File whose number, which may be a fraction, is used in place of DECODE_CORES and followed when it changes: "
-        "how the fleet tells its instances their shares.",
+        "how the fleet tells its instances their shares. A second number: the cores that newcomers are let in for.",
     )
     decode_chunk_ms: int = _setting(
         100,

@@ -65,12 +65,15 @@ class Conductor:
         *,
         read_goal: Callable[[], Goal],
         report: Callable[[Progress], None],
-        tell_share: Callable[[int], None],
+        tell_share: Callable[[int, int], None],
         ask_use: Callable[[Collection[int]], Awaitable[list[Use]]],
         say: Callable[[str], None],
         before: Progress,
     ) -> None:
-        """`tell_share` is told among how many instances the cores are shared; `before`: what was reported last."""
+        """`tell_share`: among how many instances the cores are shared now, and when all that are lost are back.
+
+        `before`: what was reported last.
+        """
         self._processes = processes
         self._routing = routing
         self._read_goal = read_goal
@@ -80,7 +83,7 @@ class Conductor:
         self._say = say
         self._progress = before
         self._autoscale = Autoscale()
-        self._shared_by = 0
+        self._shared_by = 0, 0
         self._settled_at = 0  # how many there were when all answered
         self._used_at = -USE_EVERY_S
         self._given_up_at: dict[int, float] = {}
@@ -113,8 +116,9 @@ class Conductor:
         settled = answering == count
         if settled:
             self._settled_at = count
-        # Where one is lost, the others have its speakers and all that these have to catch up with: and its cores.
-        self._share_among(answering if answering and self._settled_at == count else count)
+        # Where one is lost, the others have its speakers and all that these have to catch up with: and its cores, but
+        # not for newcomers, who would still be there when it has them again.
+        self._share_among(answering if answering and self._settled_at == count else count, count)
         if settled and self._routing.routed == tuple(range(1, count + 1)):
             self._note(reached=goal.serial)
         self._note(instances=count)
@@ -137,7 +141,7 @@ class Conductor:
         new = [number for number in range(1, count + 1) if number not in states]
         superfluous = [number for number in states if number > count]
         if new:
-            self._share_among(count)  # first: those that are there make room
+            self._share_among(count, count)  # first: those that are there make room
             self._note(doing=f"starting {_names(new)}")
             for number in new:
                 await self._processes.add(number)
@@ -184,14 +188,14 @@ class Conductor:
             problem = problem or await self._restart(number)
         if count == 1:
             await self._retire([2])
-            self._share_among(1)
+            self._share_among(1, 1)
         if problem:
             self._serial_of_problem = goal.serial
             self._say(f"the restart was broken off: {problem}")
         self._note(restarts=goal.restarts, problem=problem, doing="")
 
     async def _start_second(self) -> str:
-        self._share_among(2)
+        self._share_among(2, 2)
         self._note(doing=f"starting {_names([2])} to stand in for {_names([1])}")
         await self._processes.add(2)
         self._routing.add(2)
@@ -225,10 +229,10 @@ class Conductor:
             return ""
         return f"{_names([number])} did not answer within {READY_WITHIN_S:g} s of its start"
 
-    def _share_among(self, count: int) -> None:
-        if count != self._shared_by:
-            self._shared_by = count
-            self._tell_share(count)
+    def _share_among(self, now: int, lasting: int) -> None:
+        if (now, lasting) != self._shared_by:
+            self._shared_by = now, lasting
+            self._tell_share(now, lasting)
 
     def _note(self, **changes: Any) -> None:
         progress = attrs.evolve(self._progress, routed=self._routing.routed, **changes)

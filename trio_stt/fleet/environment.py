@@ -8,6 +8,7 @@ import socket
 from trio_stt.fleet.folder import MOST_INSTANCES, FleetError, Folder
 from trio_stt.fleet.programs import find_redis
 from trio_stt.gateway.keys import AccessError, check_access, keys_of
+from trio_stt.recognition.core_share import read_share
 from trio_stt.settings import Settings
 
 
@@ -21,12 +22,12 @@ def share_of_cores(cores: int, instances: int) -> float:
     return cores / instances
 
 
-def read_share(folder: Folder) -> float:
-    """What the conductor has written down for each instance. Raises `FleetError` where it has not."""
-    try:
-        return float(folder.cores.read_text())
-    except (OSError, ValueError) as error:
-        raise FleetError("There is no fleet here that was started by scale-deploy.sh: say --of how many.") from error
+def told_share(folder: Folder) -> float:
+    """The cores that the conductor has written down for each instance. Raises `FleetError` where it has not."""
+    share = read_share(folder.cores)
+    if share is None:
+        raise FleetError("There is no fleet here that was started by scale-deploy.sh: say --of how many.")
+    return share.cores
 
 
 def port_of(settings: Settings, number: int) -> int:
@@ -65,7 +66,7 @@ def instance_environment(
 
     `of`: of a fixed number of instances; None: its share of the cores stands in a file, and may change.
     """
-    share = share_of_cores(settings.decode_cores, of) if of else read_share(folder)
+    share = share_of_cores(settings.decode_cores, of) if of else told_share(folder)
     variables = {
         "INSTANCE": f"{socket.gethostname()}-{number}",
         "SERVER_HOST": "127.0.0.1",

@@ -32,6 +32,7 @@ from trio_stt.fleet.probe import answers
 from trio_stt.fleet.programs import NO_AGENT, NO_LIVEKIT, NO_REDIS, find_nginx, find_redis
 from trio_stt.fleet.routing import Routing
 from trio_stt.fleet.supervisor import Supervisor
+from trio_stt.recognition.core_share import CoreShare
 from trio_stt.settings import Settings
 
 Say = Callable[[str], None]
@@ -151,8 +152,9 @@ def _routing(settings: Settings, folder: Folder, say: Say) -> Routing:
     return Routing(ask, route_to)
 
 
-def _tell_share(settings: Settings, folder: Folder, instances: int) -> None:
-    replace_text(folder.cores, f"{share_of_cores(settings.decode_cores, instances):.4f}\n")
+def _tell_share(settings: Settings, folder: Folder, now: int, lasting: int) -> None:
+    shares = (share_of_cores(settings.decode_cores, instances) for instances in (now, lasting))
+    replace_text(folder.cores, str(CoreShare(*shares)))
 
 
 async def _ask_use(settings: Settings, numbers: Collection[int]) -> list[Use]:

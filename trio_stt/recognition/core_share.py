@@ -1,20 +1,37 @@
-"""The instance's share of the machine's cores where others live beside it: a number in a file that the fleet writes."""
+"""The instance's share of the machine's cores where others live beside it: numbers in a file that the fleet writes."""
 
 from __future__ import annotations
 
 import math
 from pathlib import Path
 
+from attrs import frozen
+
 MOST_CORES = 1024
 
 
-def read_share(file: Path) -> float | None:
-    """The share in `file`, more than 0 and perhaps less than 1; None if there is none that makes sense. Blocks."""
+@frozen
+class CoreShare:
+    """Cores, each number more than 0 and perhaps less than 1."""
+
+    cores: float
+    """Those that it may decode with now; among them may be those of an instance that is lost."""
+    lasting: float
+    """Those that it will have when all are back: newcomers are let in for these."""
+
+    def __str__(self) -> str:
+        return f"{self.cores:.4f} {self.lasting:.4f}\n"
+
+
+def read_share(file: Path) -> CoreShare | None:
+    """The share in `file`; one number stands for both. None if there is none that makes sense. Blocks."""
     try:
-        share = float(file.read_text())
+        numbers = [float(word) for word in file.read_text().split()]
     except (OSError, ValueError):
         return None
-    return share if 0 < share <= MOST_CORES else None
+    if len(numbers) not in (1, 2) or not all(0 < number <= MOST_CORES for number in numbers):
+        return None
+    return CoreShare(numbers[0], numbers[-1])
 
 
 def threads_of(share: float) -> int:

@@ -26,7 +26,7 @@ class Machine:
         self.goal = Goal(serial=1, least=2, most=2, restarts=0, base_port=8001)
         self.progress = Progress()
         self.events: list[str] = []
-        self.shares: list[int] = []
+        self.shares: list[tuple[int, ...]] = []
         self.use: list[Use] = []
         self.broken: set[int] = set()  # start and never answer
         self.ends_again_and_again: set[int] = set()
@@ -42,7 +42,7 @@ class Machine:
             Routing(self._ask, self._route_to),
             read_goal=lambda: self.goal,
             report=self._report,
-            tell_share=self.shares.append,
+            tell_share=lambda *counts: self.shares.append(counts),
             ask_use=self._ask_use,
             say=lambda line: None,
             before=self.progress,
@@ -149,7 +149,7 @@ async def test_a_new_fleet_is_there_when_all_answer(autojump_clock: MockClock) -
         nursery.cancel_scope.cancel()
     assert machine.events == ["add 1", "add 2"]
     assert machine.routed == (1, 2)
-    assert machine.shares == [2]
+    assert machine.shares == [(2, 2)]
 
 
 async def test_growing_leaves_the_others_alone_and_makes_room_first(
@@ -159,7 +159,7 @@ async def test_growing_leaves_the_others_alone_and_makes_room_first(
     await machine.reached()
     assert machine.events == ["add 3", "add 4"]
     assert machine.routed == (1, 2, 3, 4)
-    assert machine.shares == [2, 4]
+    assert machine.shares == [(2, 2), (4, 4)]
 
 
 async def test_shrinking_drains_all_who_go_at_once_and_then_gives_the_others_their_cores(
@@ -173,7 +173,7 @@ async def test_shrinking_drains_all_who_go_at_once_and_then_gives_the_others_the
     assert machine.events == ["stop 2", "stop 3", "stop 4", "remove 2", "remove 3", "remove 4"]
     assert DRAIN_S <= took_s < DRAIN_S + 3
     assert machine.routed == (1,)
-    assert machine.shares == [2, 4, 1]
+    assert machine.shares == [(2, 2), (4, 4), (1, 1)]
 
 
 async def test_the_others_have_the_cores_of_one_that_is_lost_until_it_answers_again(
@@ -183,9 +183,9 @@ async def test_the_others_have_the_cores_of_one_that_is_lost_until_it_answers_ag
     await machine.reached()
     machine._begin(2)  # killed, and started again by supervisor
     await trio.sleep(1.5)
-    assert machine.shares == [2, 3, 2]
+    assert machine.shares == [(2, 2), (3, 3), (2, 3)]
     await trio.sleep(LOAD_S)
-    assert machine.shares == [2, 3, 2, 3]
+    assert machine.shares == [(2, 2), (3, 3), (2, 3), (3, 3)]
 
 
 async def test_none_that_answers_is_no_share(autojump_clock: MockClock, machine: Machine) -> None:
@@ -193,7 +193,7 @@ async def test_none_that_answers_is_no_share(autojump_clock: MockClock, machine:
     machine._begin(2)
     await trio.sleep(2)
     assert machine.routed == (1, 2)
-    assert machine.shares == [2]
+    assert machine.shares == [(2, 2)]
 
 
 async def test_a_rolling_restart_waits_for_each_before_the_next(autojump_clock: MockClock, machine: Machine) -> None:
@@ -205,7 +205,7 @@ async def test_a_rolling_restart_waits_for_each_before_the_next(autojump_clock: 
     assert machine.events == ["stop 1", "start 1", "stop 2", "start 2", "stop 3", "start 3"]
     assert took_s >= 3 * (DRAIN_S + LOAD_S)
     assert machine.fewest_answering == 2
-    assert machine.shares == [2, 3]
+    assert machine.shares == [(2, 2), (3, 3)]
 
 
 async def test_a_single_instance_has_a_stand_in_while_it_is_restarted(
@@ -218,7 +218,7 @@ async def test_a_single_instance_has_a_stand_in_while_it_is_restarted(
     await machine.reached()
     assert machine.events == ["add 2", "stop 1", "start 1", "stop 2", "remove 2"]
     assert machine.fewest_answering == 1
-    assert machine.shares == [2, 1, 2, 1]
+    assert machine.shares == [(2, 2), (1, 1), (2, 2), (1, 1)]
 
 
 async def test_a_restart_ends_at_the_first_that_does_not_come_back(autojump_clock: MockClock, machine: Machine) -> None:

@@ -6,15 +6,19 @@ import pytest
 
 from trio_stt.app import Instance
 from trio_stt.recognition.capacity import Capacity
-from trio_stt.recognition.core_share import read_share, threads_of
+from trio_stt.recognition.core_share import CoreShare, read_share, threads_of
 from trio_stt.settings import Settings
 
 
 @pytest.mark.parametrize(
     ("text", "share"),
     [
-        ("2.6667\n", 2.6667),
-        ("0.5", 0.5),
+        ("2.6667\n", (2.6667, 2.6667)),
+        ("0.5", (0.5, 0.5)),
+        ("1.0000 0.6667\n", (1.0, 0.6667)),
+        ("1 2 3", None),
+        ("1 x", None),
+        ("1 0", None),
         ("", None),
         ("x", None),
         ("0", None),
@@ -23,10 +27,25 @@ from trio_stt.settings import Settings
         ("1e9", None),
     ],
 )
-def test_only_a_sensible_number_is_a_share(tmp_path: Path, text: str, share: float | None) -> None:
+def test_only_a_sensible_number_is_a_share(tmp_path: Path, text: str, share: tuple[float, float] | None) -> None:
     (tmp_path / "cores").write_text(text)
-    assert read_share(tmp_path / "cores") == share
+    assert read_share(tmp_path / "cores") == (share and CoreShare(*share))
     assert read_share(tmp_path / "no such file") is None
+
+
+def test_what_is_written_is_read(tmp_path: Path) -> None:
+    (tmp_path / "cores").write_text(str(CoreShare(1.5, 0.75)))
+    assert read_share(tmp_path / "cores") == CoreShare(1.5, 0.75)
+
+
+async def test_cores_of_one_that_is_lost_decode_but_let_nobody_in(tmp_path: Path) -> None:
+    limits, file = [], tmp_path / "cores"
+    for text in ("2", "4 2", "4"):
+        file.write_text(text)
+        instance = Instance(Settings(decode_cores_file=file, vad_engine="energy", auth_mode="off", decode_cores=8))
+        limits.append((instance.decoders.statistics().threads, instance.capacity.calibrated_streams))
+    assert [threads for threads, _ in limits] == [2, 4, 4]
+    assert limits[0][1] == limits[1][1] == limits[2][1] // 2
 
 
 def test_a_share_of_less_than_a_core_is_one_thread_with_less_room() -> None:
