@@ -1,4 +1,4 @@
-"""A real browser without a window: Chromium by its DevTools protocol. Its microphone plays a recording."""
+"""A real browser without a window: Chromium by its DevTools protocol. Its microphone plays a recording, on and on."""
 
 import json
 import os
@@ -81,7 +81,7 @@ class Page:
 
 @contextmanager
 def browser(folder: Path, microphone: Path | None = None) -> Iterator[Page]:
-    """An empty page, while the block runs. `folder`: for the browser's files. `microphone`: a WAV file, heard once."""
+    """An empty page, while the block runs. `folder`: for the browser's files. `microphone`: a WAV, again and again."""
     program = shutil.which("chromium-headless-shell") or UNPACKED / "lib/chromium/chromium-headless-shell"
     libraries = [str(path) for path in (UNPACKED / "lib").glob("*-linux-gnu*/**/")]
     command = [
@@ -93,7 +93,7 @@ def browser(folder: Path, microphone: Path | None = None) -> Iterator[Page]:
         "--allow-loopback-in-peer-connection",
         "--use-fake-ui-for-media-stream",
         "--use-fake-device-for-media-stream",
-        *([f"--use-file-for-fake-audio-capture={microphone}%noloop"] if microphone else []),
+        *([f"--use-file-for-fake-audio-capture={microphone}"] if microphone else []),
         "about:blank",
     ]
     log = folder / "chromium.log"

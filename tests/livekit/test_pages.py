@@ -56,7 +56,6 @@ def lines(page: Page) -> list[str]:
 
 def test_what_a_browser_s_user_says_is_captioned_in_every_browser_and_in_its_language(livekit, stt, agent, tmp_path):
     clip = max(load_speech(), key=lambda clip: clip.seconds)
-    # Nobody hears a track whose first sound is its user's first word.
     said = bytes(4 * SAMPLE_RATE) + clip.samples.tobytes() + bytes(4 * SAMPLE_RATE)
     with wave.open(str(recording := tmp_path / "said.wav"), "wb") as file:
         file.setparams((1, 2, SAMPLE_RATE, 0, "NONE", ""))
