@@ -403,8 +403,9 @@ def install_curl() -> None:
 
 
 def chromium_is_there() -> bool:
-    """True if Chromium is installed, or unpacked in `.cache/chromium`."""
-    return shutil.which(CHROMIUM) is not None or (CACHE / "chromium/usr/lib/chromium" / CHROMIUM).exists()
+    """True if Chromium or Chrome is installed, or unpacked in `.cache/chromium`."""
+    installed = any(shutil.which(name) for name in (CHROMIUM, "chromium", "google-chrome"))
+    return installed or (CACHE / "chromium/usr/lib/chromium" / CHROMIUM).exists()
 
 
 def install_chromium() -> None:
@@ -412,7 +413,7 @@ def install_chromium() -> None:
     if debian_packages.may_install():
         debian_packages.install(CHROMIUM)
     else:
-        for name in reversed(debian_packages.missing_for(CHROMIUM)):
+        for name in debian_packages.missing_for(CHROMIUM):  # itself last: it is there when all are
             debian_packages.unpack(name, CACHE / "chromium")
 
 

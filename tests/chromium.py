@@ -7,13 +7,13 @@ import shutil
 import subprocess
 import threading
 import time
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import httpx
 from websockets.sync.client import ClientConnection, connect
 
 UNPACKED = Path(__file__).resolve().parents[1] / ".cache/chromium/usr"
@@ -82,11 +82,14 @@ class Page:
 @contextmanager
 def browser(folder: Path, microphone: Path | None = None) -> Iterator[Page]:
     """An empty page, while the block runs. `folder`: for the browser's files. `microphone`: a WAV, again and again."""
-    program = shutil.which("chromium-headless-shell") or UNPACKED / "lib/chromium/chromium-headless-shell"
+    names = ("chromium-headless-shell", "chromium", "google-chrome")
+    installed = next(filter(None, map(shutil.which, names)), None)
     libraries = [str(path) for path in (UNPACKED / "lib").glob("*-linux-gnu*/**/")]
     command = [
-        program,
+        installed or UNPACKED / "lib/chromium/chromium-headless-shell",
+        "--headless",
         "--no-sandbox",  # which root has none of, and the pages are ours
+        "--disable-dev-shm-usage",  # small in a container
         "--remote-debugging-port=0",
         f"--user-data-dir={folder / 'profile'}",
         "--enable-logging=stderr",  # what pages say on their console
@@ -102,13 +105,21 @@ def browser(folder: Path, microphone: Path | None = None) -> Iterator[Page]:
         process = subprocess.Popen(command, env=environment, stdout=output, stderr=output)
     try:
         port = _port(process, log)
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/json", timeout=WAIT_S) as answer:
-            (target,) = [each for each in json.load(answer) if each["type"] == "page"]
-        with connect(target["webSocketDebuggerUrl"], max_size=None, compression=None) as tools:
+        with connect(_address(port), max_size=None, compression=None, proxy=None) as tools:
             yield Page(tools)
     finally:
-        process.terminate()
-        process.wait(WAIT_S)
+        process.kill()
+        process.wait()
+
+
+def _address(port: int) -> str:
+    """Where the DevTools of its page are."""
+    for _ in range(10 * WAIT_S):
+        for each in httpx.get(f"http://127.0.0.1:{port}/json", trust_env=False).json():
+            if each["type"] == "page":
+                return each["webSocketDebuggerUrl"]
+        time.sleep(0.1)
+    raise AssertionError("Chromium has no page")
 
 
 def _port(process: subprocess.Popen[bytes], log: Path) -> int:

@@ -392,7 +392,7 @@ class Instance:
             self._log.info("cores_shared", cores=share.cores, lasting=share.lasting)
             self._share = share
             self.decoders.set_threads(threads_of(share.cores))
-            self.capacity.set_cores(share.lasting)
+            self.capacity.set_cores(share.cores, share.lasting)
 
     def _take_up_model(self, model: ShelvedModel) -> None:
         """A model was loaded: what it costs is found out when there is time."""

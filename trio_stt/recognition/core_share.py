@@ -20,7 +20,8 @@ class CoreShare:
     """Those that it will have when all are back: newcomers are let in for these."""
 
     def __str__(self) -> str:
-        return f"{self.cores:.4f} {self.lasting:.4f}\n"
+        one = f"{self.cores:.4f}"  # an older version reads one number only
+        return f"{one}\n" if self.cores == self.lasting else f"{one} {self.lasting:.4f}\n"
 
 
 def read_share(file: Path) -> CoreShare | None:

@@ -215,6 +215,8 @@ class Captioner:
                 self._end_catch_up()
                 # Not before: what it sends ahead of time is due no sooner for having been resumed.
                 self._began_at = self._spoken_live(run)
+            else:
+                self._catch_up.is_heard = True
         for frame in run.frames:
             self._chunk_ids.add(frame)
         samples = formats.decode(b"".join(frame.payload for frame in run.frames), self._request.encoding)
@@ -227,6 +229,8 @@ class Captioner:
         self.received += len(samples)
         await self._judge(self._resampler.push(samples))
         self._chunk_ids.forget_before(self.settled)
+        if self._catch_up is not None:
+            self._catch_up.is_heard = False
 
     async def finish(self) -> None:
         """Ends all that was received: the open utterance, if any, gets its final."""

@@ -46,6 +46,8 @@ class CatchUp:
     """Follows what a stream receives after its resume, until that comes no faster than it is spoken."""
 
     def __init__(self, lag_ms: Callable[[], int], now: float, on_end: Callable[[CatchUp], None]) -> None:
+        self.is_heard = False
+        """Whether what came is being dealt with: what waits else waits for its client, or for another model."""
         self._lag_ms = lag_ms
         self._began_at = now
         self._on_end = on_end
@@ -57,8 +59,8 @@ class CatchUp:
         self._on_end(self)
 
     def is_behind(self, now: float) -> bool:
-        """Whether it was resumed lately and its audio waits for long."""
-        return now - self._began_at < TOLD_FOR_S and self._lag_ms() >= BEHIND_MS
+        """Whether it was resumed lately and its audio waits for long to be decoded."""
+        return self.is_heard and now - self._began_at < TOLD_FOR_S and self._lag_ms() >= BEHIND_MS
 
     def is_over(self, arrived_at: float, audio_s: float) -> bool:
         """Takes a piece of audio; returns whether the one before it was the last of the catch-up.

@@ -34,27 +34,32 @@ def test_only_a_sensible_number_is_a_share(tmp_path: Path, text: str, share: tup
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:
-    (tmp_path / "cores").write_text(str(CoreShare(1.5, 0.75)))
-    assert read_share(tmp_path / "cores") == CoreShare(1.5, 0.75)
+    for share, text in ((CoreShare(1.5, 0.75), "1.5000 0.7500\n"), (CoreShare(0.5, 0.5), "0.5000\n")):
+        assert str(share) == text
+        (tmp_path / "cores").write_text(text)
+        assert read_share(tmp_path / "cores") == share
 
 
 async def test_cores_of_one_that_is_lost_decode_but_let_nobody_in(tmp_path: Path) -> None:
-    limits, file = [], tmp_path / "cores"
+    limits, loads, file = [], [], tmp_path / "cores"
     for text in ("2", "4 2", "4"):
         file.write_text(text)
         instance = Instance(Settings(decode_cores_file=file, vad_engine="energy", auth_mode="off", decode_cores=8))
-        limits.append((instance.decoders.statistics().threads, instance.capacity.calibrated_streams))
+        limits.append((instance.decoders.statistics().threads, instance.admission.speakers_limit))
+        instance.capacity.enter("ann")
+        loads.append(instance.capacity.load)
     assert [threads for threads, _ in limits] == [2, 4, 4]
     assert limits[0][1] == limits[1][1] == limits[2][1] // 2
+    assert loads == pytest.approx([2 * loads[2], loads[2], loads[2]])
 
 
 def test_a_share_of_less_than_a_core_is_one_thread_with_less_room() -> None:
     assert [threads_of(share) for share in (0.3, 1, 1.99, 8)] == [1, 1, 1, 8]
     capacity = Capacity(2, 0.02, max_load=0.8)
     whole = capacity.calibrated_streams
-    capacity.set_cores(0.5)
+    capacity.set_cores(0.5, 0.5)
     assert capacity.calibrated_streams == whole // 4
-    capacity.set_cores(2)
+    capacity.set_cores(2, 2)
     assert capacity.calibrated_streams == whole
 
 

@@ -48,7 +48,9 @@ def test_a_pause_without_samples_makes_nobody_late_for_ever():
 def test_who_was_resumed_lately_and_waits_for_long_is_behind_until_it_is_live_or_gone():
     catch_ups, lags = CatchUps(), [1500, 300]
     slow = catch_ups.begin(lambda: lags[0], 10)
-    catch_ups.begin(lambda: lags[1], 10)
+    other = catch_ups.begin(lambda: lags[1], 10)
+    assert catch_ups.behind(11) == 0  # it is not the decoder that they wait for
+    slow.is_heard = other.is_heard = True
     assert catch_ups.behind(11) == 1
     lags[1] = 1000
     assert catch_ups.behind(11.5) == 2
@@ -63,9 +65,11 @@ class Noting(InlineDecoders):
 
     def __init__(self):
         self.turns = []
+        self.on_call = lambda: None
         self.began = trio.current_time()
 
     async def run(self, call, turn=None, *, owner=""):
+        self.on_call()
         if turn is not None:
             self.turns.append((trio.current_time() - self.began, attrs.evolve(turn, due=turn.due - self.began)))
         return await super().run(call, turn, owner=owner)
@@ -104,20 +108,30 @@ async def test_what_was_held_is_told_apart_until_it_is_decoded_and_the_speaker_l
     assert all(now - 0.2 <= turn.due <= now for now, turn in live)
 
 
-async def test_a_stream_is_counted_while_it_is_behind_and_no_more_when_it_is_live_or_over(resumed):
-    for is_over in (False, True):
-        speaker, _ = resumed(late_s=4)
-        speaker.lag_ms = 2000
-        await speaker.say(sound(4))
-        await speak(speaker, 3)
-        assert speaker.catch_ups.behind(trio.current_time()) == 1
-        if is_over:
-            await speaker.captioner.aclose()
-        else:
-            speaker.lag_ms = 0
-            await speak(speaker, 3)
-            speaker.lag_ms = 2000
-        assert speaker.catch_ups.behind(trio.current_time()) == 0
+async def test_a_stream_is_counted_while_its_decoder_is_behind_and_no_more_when_it_is_over(resumed):
+    speaker, _ = resumed(late_s=4)
+    seen = []
+    speaker.lag_ms = 2000
+    speaker.decoders.on_call = lambda: seen.append(speaker.catch_ups.behind(trio.current_time()))
+    await speaker.say(sound(4))
+    await trio.sleep(1)
+    assert set(seen) == {1}
+    assert speaker.catch_ups.behind(trio.current_time()) == 0  # nothing is being decoded
+    speaker.lag_ms = 0
+    await speak(speaker, 4)
+    seen.clear()
+    speaker.lag_ms = 2000
+    await speak(speaker, 1)
+    assert set(seen) == {0}  # live again
+
+
+async def test_a_stream_that_ends_while_it_is_behind_is_counted_no_more(resumed):
+    speaker, _ = resumed(late_s=4)
+    speaker.lag_ms = 2000
+    await speaker.say(sound(4))
+    await speaker.captioner.aclose()
+    await trio.sleep(1)
+    assert not speaker.catch_ups._open
 
 
 async def test_what_is_sent_ahead_of_time_is_no_catch_up_and_due_when_it_is_spoken(resumed):
