@@ -64,6 +64,17 @@ async def test_native_connections_leave_no_garbage(left):
         assert left() == []
 
 
+@pytest.mark.parametrize("last", [b"", b"\x82", b"\xff\xff"], ids=["nothing", "half a frame", "no frame"])
+async def test_connections_that_break_off_leave_no_garbage(left, last):
+    async with running_server() as server:
+        async with server.raw("client_id=ann&session_id=call") as socket:
+            await socket.send(sound(0.5).tobytes())
+            await socket._stream.send_all(last)
+            await trio.aclose_forcefully(socket._stream)
+        await settled(server, left)
+        assert left() == []
+
+
 async def test_connections_of_vosk_server_s_clients_leave_no_garbage(left):
     async with running_server() as server:
         async with server.raw("", path="/vosk-server") as socket:

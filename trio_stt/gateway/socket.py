@@ -195,7 +195,9 @@ class Socket:
         finally:
             trio.lowlevel.notify_closing(self._tcp)
             self._tcp.close()
-            self._protocol.parser.close()  # it refers to the protocol, and the protocol to it
+            # Both refer to the protocol, and the protocol to them.
+            self._protocol.parser.close()
+            self._protocol.parser_exc = None
 
     async def _respond(self, response: Response) -> None:
         self._answered = True
