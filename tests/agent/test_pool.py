@@ -1,6 +1,8 @@
 """The rooms of an agent: exactly one agent in each, started again, given up, taken over, handed on."""
 
 import asyncio
+import gc
+import weakref
 from collections.abc import Awaitable, Callable
 from contextlib import asynccontextmanager
 
@@ -10,7 +12,7 @@ from structlog.testing import capture_logs
 
 from agent import pool as pool_module
 from agent.pool import Opened, Pool
-from tests.agent.played_rooms import PlayedRooms, until
+from tests.agent.played_rooms import PlayedRoom, PlayedRooms, until
 from trio_stt.rooms.leases import AwayError, LeaseMemory, MemoryLeases
 from trio_stt.rooms.wanted import WantedRoom
 
@@ -123,6 +125,34 @@ def test_a_room_that_emptied_is_wanted_no_more():
             await asyncio.sleep(5 * RENEW_S)
             assert len(agent.rooms.lives) == 1
             assert not await agent.leases.cancel("a")
+
+    run(test)
+
+
+@pytest.mark.parametrize("fails", [False, True], ids=["emptied", "failed"])
+def test_a_life_that_is_over_is_free_though_it_refers_to_itself(fails):
+    async def test() -> None:
+        agent = Agent("one", MemoryLeases())
+        made = []
+
+        def make(wanted: WantedRoom) -> PlayedRoom:
+            life = PlayedRoom(wanted)
+            life.figures["itself"] = life
+            made.append(weakref.ref(life))
+            return life
+
+        agent.pool._make = make
+        async with agent.alive():
+            await agent.pool.open(A)
+            await until(lambda: made and made[0]().entered)
+            gc.disable()
+            if fails:
+                made[0]().fail(RuntimeError("played"))
+            else:
+                made[0]().leave()
+            await until(lambda: len(made) == 2 if fails else list(agent.pool) == [])
+            gc.enable()
+            assert made[0]() is None
 
     run(test)
 
