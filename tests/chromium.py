@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import threading
 import time
@@ -102,13 +103,14 @@ def browser(folder: Path, microphone: Path | None = None) -> Iterator[Page]:
     log = folder / "chromium.log"
     environment = {**os.environ, "LD_LIBRARY_PATH": os.pathsep.join(libraries)}
     with log.open("wb") as output:
-        process = subprocess.Popen(command, env=environment, stdout=output, stderr=output)
+        # Debian's program is a script, which starts the browser, which starts others: a group of their own.
+        process = subprocess.Popen(command, env=environment, stdout=output, stderr=output, start_new_session=True)
     try:
         port = _port(process, log)
         with connect(_address(port), max_size=None, compression=None, proxy=None) as tools:
             yield Page(tools)
     finally:
-        process.kill()
+        os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 
 
