@@ -294,15 +294,15 @@ class Pool:
                 if clock() - began >= STEADY_S:
                     pause_s, failing_since = self._first_pause_s, clock()
                 self._log.warning("room_failed", room_name=room.name, error=without_message(error), pause_s=pause_s)
-            gc.collect()  # as below
+            finally:
+                # The SDK's room, participants, tracks and tasks refer to each other and hold what is native: only a full
+                # run of the collector, which is rare, would find them. This one skips what was there at the start.
+                gc.collect()
             if clock() - failing_since >= GIVE_UP_S:
                 reason = "given up"
                 break
             await asyncio.sleep(pause_s * (1 + random.random() / 4))
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
-        # The SDK's room, participants, tracks and tasks refer to each other and hold what is native: only a full run of
-        # the collector, which is rare, would find them. This one is short: it skips what was there at the start.
-        gc.collect()
         self._log.info("room_left", room_name=room.name, why=reason)
         if self._rooms.get(room.name) is room:
             del self._rooms[room.name]
