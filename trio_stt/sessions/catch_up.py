@@ -1,4 +1,4 @@
-"""Whether a resumed stream still sends what it held while it had no server, or is live again. Sans-IO.
+"""Whether a resumed stream still sends what it held while it had no server, and how late that is. Sans-IO.
 
 Its lateness does not tell: who was silent for a while without sending anything is late for ever after. Its pace does.
 """
@@ -16,7 +16,6 @@ FASTER: Final = 1.25
 
 WAITING_MS: Final = 500
 """While audio has waited here for so long, the pace is the server's, who reads no faster, and not the client's."""
-
 
 BEHIND_MS: Final = 1000
 """A resumed stream is behind while audio has waited here for so long."""
@@ -46,8 +45,8 @@ class CatchUp:
     """Follows what a stream receives after its resume, until that comes no faster than it is spoken."""
 
     def __init__(self, lag_ms: Callable[[], int], now: float, on_end: Callable[[CatchUp], None]) -> None:
-        self.is_heard = False
-        """Whether what came is being dealt with: what waits else waits for its client, or for another model."""
+        self.is_decoding = False
+        """Whether a piece of it is under way: what waits at other times waits for its client, or for another model."""
         self._lag_ms = lag_ms
         self._began_at = now
         self._on_end = on_end
@@ -60,7 +59,7 @@ class CatchUp:
 
     def is_behind(self, now: float) -> bool:
         """Whether it was resumed lately and its audio waits for long to be decoded."""
-        return self.is_heard and now - self._began_at < TOLD_FOR_S and self._lag_ms() >= BEHIND_MS
+        return self.is_decoding and now - self._began_at < TOLD_FOR_S and self._lag_ms() >= BEHIND_MS
 
     def is_over(self, arrived_at: float, audio_s: float) -> bool:
         """Takes a piece of audio; returns whether the one before it was the last of the catch-up.

@@ -50,7 +50,7 @@ def test_who_was_resumed_lately_and_waits_for_long_is_behind_until_it_is_live_or
     slow = catch_ups.begin(lambda: lags[0], 10)
     other = catch_ups.begin(lambda: lags[1], 10)
     assert catch_ups.behind(11) == 0  # it is not the decoder that they wait for
-    slow.is_heard = other.is_heard = True
+    slow.is_decoding = other.is_decoding = True
     assert catch_ups.behind(11) == 1
     lags[1] = 1000
     assert catch_ups.behind(11.5) == 2
