@@ -100,7 +100,11 @@ async def test_no_word_is_lost_or_doubled(trouble: Serve):
     assert resume.keys() == {"token", "from_sample", "accepted"}
     assert resume["token"] == "token-1"
     assert resume["accepted"] >= 300
-    assert resume["from_sample"] == (resume["accepted"] if trouble.acks else 0)
+    acked = resume["accepted"] if trouble.acks else 0
+    if isinstance(trouble, GoAway):  # it is served on meanwhile: the last final's ack may still be on its way
+        assert resume["from_sample"] in (acked - 100, acked)
+    else:
+        assert resume["from_sample"] == acked
 
 
 async def test_many_troubles_one_after_the_other():
