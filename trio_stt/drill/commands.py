@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import click
@@ -30,7 +31,8 @@ DRILLS = {
         Drill("restart", troubles.restart, stall_p99_s=0.25),
         Drill("scale", troubles.scale, stall_p99_s=0.25),
         Drill("reload", troubles.reload, most_interruptions=0),
-        Drill("redis", troubles.redis, stall_p99_s=1.0),
+        Drill("redis", troubles.redis, most_interruptions=0),
+        Drill("redis-kill", partial(troubles.redis, kills=True), stall_p99_s=1.0),
         Drill("network", troubles.nothing, stall_p99_s=4.0, bad_network=True),
         Drill("overload", troubles.kill, stall_p99_s=1.0, crowd=True),
     )
@@ -69,8 +71,8 @@ def drill(
 ) -> None:
     """Hurt a fleet of your own while people talk on it, and count what they lose: nothing.
 
-    NAMES: kill, freeze, restart, scale, reload, redis, network, overload; all of them by default. Before them the same
-    is said undisturbed, to compare with.
+    NAMES: kill, freeze, restart, scale, reload, redis, redis-kill, network, overload; all of them by default. Before
+    them the same is said undisturbed, to compare with.
     """
     try:
         settings, clips = load(), load_speech(folder)

@@ -110,17 +110,18 @@ async def reload(trouble: Trouble) -> None:
         trouble.note("nginx reloaded")
 
 
-async def redis(trouble: Trouble) -> None:
-    """Takes Redis away for thirty seconds; it comes back empty. Meanwhile an instance dies."""
+async def redis(trouble: Trouble, *, kills: bool = False) -> None:
+    """Takes Redis away for thirty seconds; it comes back empty. With `kills` an instance dies in between."""
     down_s = min(REDIS_DOWN_S, trouble.seconds / 3)
     while True:
         await trio.sleep(PAUSE_S)
         await trouble.fleet.stop_redis()
         trouble.note("Redis gone")
         await trio.sleep(down_s / 2)
-        number = trouble.dice.choice(await trouble.two_ready())
-        if await trouble.fleet.signal(number, signal.SIGKILL):
-            trouble.note("killed", number)
+        if kills:
+            number = trouble.dice.choice(await trouble.two_ready())
+            if await trouble.fleet.signal(number, signal.SIGKILL):
+                trouble.note("killed", number)
         await trio.sleep(down_s / 2)
         await trouble.fleet.start_redis()
         trouble.note("Redis back, empty")
