@@ -8,6 +8,8 @@ from websockets.server import ServerProtocol
 
 from tests.server.conftest import finals_of, running_server
 from tests.unit.fakes import silence, sound
+from tests.unit.translation_fakes import ShoutingEngine
+from trio_stt.dialects.events import Translation
 from trio_stt.gateway.http_connection import HttpConnection
 from trio_stt.gateway.vosk_server import VoskServerConnection
 from trio_stt.gateway.websocket import NativeConnection
@@ -15,11 +17,13 @@ from trio_stt.sessions.captioner import Captioner
 from trio_stt.sessions.lock_step import LockStepStream
 from trio_stt.sessions.session import Member, Session
 from trio_stt.sessions.stream import Stream
+from trio_stt.sessions.translate import CallTranslations
 
 KINDS = (
     HttpConnection,
     NativeConnection,
     VoskServerConnection,
+    CallTranslations,
     Captioner,
     LockStepStream,
     Member,
@@ -60,6 +64,17 @@ async def test_native_connections_leave_no_garbage(left):
                 pass
         async with server.speaker("eve") as eve:  # goes without a goodbye
             await eve.send_audio(sound(0.5).tobytes())
+        await settled(server, left)
+        assert left() == []
+
+
+async def test_calls_that_are_translated_leave_no_garbage(left):
+    async with running_server(translation_engines=[ShoutingEngine()]) as server:
+        async with server.speaker("ann") as ann, server.speaker("bob", translation=True, read_language="pt") as bob:
+            await ann.send_audio(sound(1.0).tobytes() + silence(1.0).tobytes())
+            with trio.fail_after(5):
+                while not isinstance(await anext(bob), Translation):
+                    pass
         await settled(server, left)
         assert left() == []
 

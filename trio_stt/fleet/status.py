@@ -77,11 +77,11 @@ def duration(seconds: float) -> str:
 
 
 def _state(process: Process, answer: Mapping[str, Any], *, is_instance: bool) -> str:
-    if process.state is not State.RUNNING or not is_instance:
-        return process.state.value.lower()
-    if not answer:
-        return "running, no answer"
-    return f"{answer['status']}" if answer.get("ready") else "not ready"
+    # supervisor's "starting" means only that it does not know yet whether the process lasts.
+    if answer and process.state in (State.RUNNING, State.STARTING):
+        return f"{answer['status']}" if answer.get("ready") else "not ready"
+    state = process.state.value.lower()
+    return f"{state}, no answer" if is_instance and process.state is State.RUNNING else state
 
 
 def _number(name: str) -> int:

@@ -163,7 +163,7 @@ class Supervisor:
                 each["name"],
                 State(each["statename"]),
                 each["pid"],
-                each["now"] - each["start"] if each["statename"] == "RUNNING" else 0,
+                each["now"] - each["start"] if each["statename"] in ("STARTING", "RUNNING") else 0,
             )
             for each in found
         ]

@@ -273,8 +273,9 @@ class Session:
         return Present(member.client_id, member.connection, self._reads_partials(member), languages, member.order)
 
     def end(self) -> None:
-        """Nothing is heard of the call any more."""
+        """Nothing is heard of the call any more, and nothing is translated that others would not translate."""
         self._following.close()
+        self._translations = None  # else they and this would keep each other
 
     # ── what members hear ────────────────────────────────────────────────────────────────────────────────────────
 
@@ -501,8 +502,8 @@ class Sessions:
                     self._changed = dict.fromkeys(self)
                 changed, self._changed = self._changed, {}
                 self._some_changed = trio.Event()
-                for session in changed:
-                    await session.refresh()
+                while changed:  # no call that is over meanwhile is kept here until the next round
+                    await changed.popitem()[0].refresh()
 
     async def _watch_bus(self) -> None:
         generation = 0

@@ -43,6 +43,14 @@ def test_each_instance_has_its_state_streams_capacity_memory_and_version() -> No
     assert nginx == ["nginx", "running", "5", "s"]
 
 
+def test_who_answers_is_not_called_starting() -> None:
+    ports = {"instance-1": 8001, "instance-2": 8002}
+    processes = [Process(name, State.STARTING, 0, 3) for name in ports]
+    _, first, second = shown(processes, {"instance-1": HEALTH}, (1,), ports)
+    assert first[:3] == ["instance-1", "degraded", "yes"]
+    assert second[:3] == ["instance-2", "starting", "no"]
+
+
 def test_who_runs_and_does_not_answer_is_said_so() -> None:
     rows = shown([Process("instance-1", State.RUNNING, 0, 9)], {}, (), {"instance-1": 8001})
     assert rows[1][1:4] == ["running,", "no", "answer"]
