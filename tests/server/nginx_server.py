@@ -1,6 +1,5 @@
 """A real nginx of one's own, with the fleet's configuration, in front of instances that are played."""
 
-import socket
 import subprocess
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -12,7 +11,7 @@ import h11
 import trio
 
 from trio_stt.drill.free_ports import free_ports
-from trio_stt.fleet import nginx
+from trio_stt.fleet import nginx, nginx_workers
 from trio_stt.fleet.folder import Folder
 from trio_stt.fleet.programs import find_nginx
 from trio_stt.settings import Settings, load
@@ -80,14 +79,10 @@ def nginx_before(ports: list[int], settings: Settings, root: Path) -> Iterator[F
     with subprocess.Popen(nginx.command(find_nginx(), folder)) as process:
         try:
             until = time.monotonic() + 10
-            while True:
-                try:
-                    socket.create_connection(("127.0.0.1", settings.server_port), 1).close()
-                    break
-                except OSError:
-                    assert process.poll() is None
-                    assert time.monotonic() < until
-                    time.sleep(0.01)
+            while not nginx_workers.accepting(folder):  # nginx listens before it has written down who it is
+                assert process.poll() is None
+                assert time.monotonic() < until
+                time.sleep(0.01)
             yield folder
         finally:
             process.terminate()

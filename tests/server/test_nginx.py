@@ -294,6 +294,26 @@ async def test_when_a_reload_is_said_to_be_done_nobody_is_sent_to_the_old_instan
                     assert len(instance.got) == 5
 
 
+async def test_an_nginx_that_has_no_workers_yet_sends_nobody_to_the_old_instances_either(tmp_path: Path) -> None:
+    old, new = Played(101), Played(101)
+    async with played(old, new) as (old_port, new_port):
+        for number in range(5):
+            settings, folder = settings_for(), Folder(tmp_path / str(number))
+            folder.make()
+            nginx.prepare(settings, folder, cores=1, ports=[old_port])
+            with subprocess.Popen(nginx.command(find_nginx(), folder)) as process:  # noqa: ASYNC220  (forks at once)
+                try:
+                    with trio.fail_after(10):
+                        while not await nginx.route_to([new_port], settings.balancing, find_nginx(), folder):
+                            await trio.sleep(0.001)
+                    connection, status = await trio.to_thread.run_sync(_open, settings.server_port)
+                    connection.close()
+                    assert status == "101"
+                finally:
+                    process.terminate()
+    assert (len(old.got), len(new.got)) == (0, 5)
+
+
 async def test_an_nginx_that_does_not_run_is_to_be_told_again(tmp_path: Path) -> None:
     settings = settings_for()
     folder = Folder(tmp_path)

@@ -84,11 +84,13 @@ def check(program: Path, folder: Folder) -> None:
 async def route_to(ports: Sequence[int], balancing: str, program: Path, folder: Folder) -> bool:
     """Has nginx send new connections to these ports; those that exist stay where they are. Returns when it does.
 
-    False if nginx does not run: one that is about to start may have read what stood there before. May be cancelled;
+    False if nginx does not run, or has no workers yet: it may have read what stood there before. May be cancelled;
     then nginx may or may not know yet. Old workers are waited for no longer than `RELOAD_WITHIN_S`. Raises OSError.
     """
     before = await trio.to_thread.run_sync(nginx_workers.accepting, folder)
     replace_text(folder.upstreams, upstreams(ports, balancing))
+    if not before and nginx_workers.are_shown():
+        return False  # a master that has no workers yet would start them as they were to be, and forget the signal
     reload = [*command(program, folder), "-s", "reload"]
     done = await trio.run_process(reload, check=False, capture_stdout=True, capture_stderr=True)
     if done.returncode != 0:

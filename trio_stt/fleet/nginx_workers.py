@@ -23,6 +23,11 @@ def accepting(folder: Folder) -> set[int]:
     return {pid for pid in _nginx_processes() if _parent(pid) == master and _LEAVING not in _title(pid)} - {master}
 
 
+def are_shown() -> bool:
+    """Whether this system shows processes, so that `accepting` finds workers where there are some."""
+    return Path("/proc/self/cmdline").exists()
+
+
 def end_orphans(folder: Folder) -> None:
     """Has the workers of a master that was killed give up its port; they serve those whom they have. Blocks."""
     killed = _master(folder)
