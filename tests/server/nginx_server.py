@@ -1,5 +1,6 @@
 """A real nginx of one's own, with the fleet's configuration, in front of instances that are played."""
 
+import socket
 import subprocess
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -70,6 +71,15 @@ async def played(*instances: Played) -> AsyncIterator[list[int]]:
         nursery.cancel_scope.cancel()
 
 
+def _is_up(settings: Settings, folder: Folder) -> bool:
+    """Whether it listens and has its workers, who come later."""
+    try:
+        socket.create_connection(("127.0.0.1", settings.server_port), 1).close()
+    except OSError:
+        return False
+    return bool(nginx_workers.accepting(folder)) or not nginx_workers.are_shown()
+
+
 @contextmanager
 def nginx_before(ports: list[int], settings: Settings, root: Path) -> Iterator[Folder]:
     """nginx with these instances behind it, listening where the settings say."""
@@ -79,7 +89,7 @@ def nginx_before(ports: list[int], settings: Settings, root: Path) -> Iterator[F
     with subprocess.Popen(nginx.command(find_nginx(), folder)) as process:
         try:
             until = time.monotonic() + 10
-            while not nginx_workers.accepting(folder):  # nginx listens before it has written down who it is
+            while not _is_up(settings, folder):
                 assert process.poll() is None
                 assert time.monotonic() < until
                 time.sleep(0.01)

@@ -71,8 +71,7 @@ def drill(
 ) -> None:
     """Hurt a fleet of your own while people talk on it, and count what they lose: nothing.
 
-    NAMES: kill, freeze, restart, scale, reload, redis, redis-kill, network, overload; all of them by default. Before
-    them the same is said undisturbed, to compare with.
+    All drills by default. Before them the same is said undisturbed, to compare with.
     """
     try:
         settings, clips = load(), load_speech(folder)

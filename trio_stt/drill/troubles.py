@@ -66,9 +66,7 @@ async def kill(trouble: Trouble) -> None:
     """Kills a random ready instance every two seconds, never the last one that is ready."""
     while True:
         await trio.sleep(KILL_EVERY_S)
-        number = trouble.dice.choice(await trouble.two_ready())
-        if await trouble.fleet.signal(number, signal.SIGKILL):
-            trouble.note("killed", number)
+        await _kill_one(trouble)
 
 
 async def freeze(trouble: Trouble) -> None:
@@ -119,9 +117,13 @@ async def redis(trouble: Trouble, *, kills: bool = False) -> None:
         trouble.note("Redis gone")
         await trio.sleep(down_s / 2)
         if kills:
-            number = trouble.dice.choice(await trouble.two_ready())
-            if await trouble.fleet.signal(number, signal.SIGKILL):
-                trouble.note("killed", number)
+            await _kill_one(trouble)
         await trio.sleep(down_s / 2)
         await trouble.fleet.start_redis()
         trouble.note("Redis back, empty")
+
+
+async def _kill_one(trouble: Trouble) -> None:
+    number = trouble.dice.choice(await trouble.two_ready())
+    if await trouble.fleet.signal(number, signal.SIGKILL):
+        trouble.note("killed", number)

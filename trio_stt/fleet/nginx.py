@@ -90,7 +90,7 @@ async def route_to(ports: Sequence[int], balancing: str, program: Path, folder: 
     before = await trio.to_thread.run_sync(nginx_workers.accepting, folder)
     replace_text(folder.upstreams, upstreams(ports, balancing))
     if not before and nginx_workers.are_shown():
-        return False  # a master that has no workers yet would start them as they were to be, and forget the signal
+        return False  # before its first workers a master may miss the signal, and they then serve the old list
     reload = [*command(program, folder), "-s", "reload"]
     done = await trio.run_process(reload, check=False, capture_stdout=True, capture_stderr=True)
     if done.returncode != 0:

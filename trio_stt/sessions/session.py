@@ -273,7 +273,7 @@ class Session:
         return Present(member.client_id, member.connection, self._reads_partials(member), languages, member.order)
 
     def end(self) -> None:
-        """Nothing is heard of the call any more, and nothing is translated that others would not translate."""
+        """Nothing is heard of the call any more, nor translated here: who listens elsewhere is served there."""
         self._following.close()
         self._translations = None  # else they and this would keep each other
 
