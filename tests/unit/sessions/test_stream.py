@@ -137,10 +137,7 @@ class Speaker:
         return [event for event in self.received if isinstance(event, Ack)]
 
 
-pytestmark = pytest.mark.usefixtures("autojump_clock")
-
-
-async def test_an_utterance_becomes_partials_and_one_final_then_an_ack():
+async def test_an_utterance_becomes_partials_and_one_final_then_an_ack(autojump_clock):
     ann = Speaker(words=True)
     for samples in (silence(1), sound(2), silence(1)):
         await ann.say(samples)
@@ -156,7 +153,7 @@ async def test_an_utterance_becomes_partials_and_one_final_then_an_ack():
     assert ann.received.index(final) < ann.received.index(ann.acks[-1])
 
 
-async def test_partials_are_as_rare_as_the_level_of_service_says_and_finals_as_before():
+async def test_partials_are_as_rare_as_the_level_of_service_says_and_finals_as_before(autojump_clock):
     captions = []
     for partial_every_ms in (0, 800):
         ann = Speaker()
@@ -172,7 +169,7 @@ async def test_partials_are_as_rare_as_the_level_of_service_says_and_finals_as_b
     assert same_text == text
 
 
-async def test_words_stand_on_the_stream_s_own_clock():
+async def test_words_stand_on_the_stream_s_own_clock(autojump_clock):
     ann = Speaker(sample_rate=8000)
     await ann.say(silence(2, 8000))
     await ann.say(sound(1, 8000))
@@ -189,7 +186,7 @@ async def test_words_stand_on_the_stream_s_own_clock():
     assert final.words[-1].end <= final.end_sample / 8000 + 0.001
 
 
-async def test_silence_reaches_no_recogniser_and_moves_the_ack_behind_the_newest_sample():
+async def test_silence_reaches_no_recogniser_and_moves_the_ack_behind_the_newest_sample(autojump_clock):
     ann = Speaker()
 
     async def talk_in_real_time() -> None:
@@ -210,7 +207,7 @@ async def test_silence_reaches_no_recogniser_and_moves_the_ack_behind_the_newest
     assert moved[-1] == 5 * 16000
 
 
-async def test_no_utterance_begins_before_an_ack_or_an_earlier_end():
+async def test_no_utterance_begins_before_an_ack_or_an_earlier_end(autojump_clock):
     ann = Speaker()
 
     async def talk_in_real_time() -> None:
@@ -233,7 +230,7 @@ async def test_no_utterance_begins_before_an_ack_or_an_earlier_end():
             bound = event.end_sample if event.is_final else bound
 
 
-async def test_an_utterance_that_ends_while_the_next_begins_is_acked_too():
+async def test_an_utterance_that_ends_while_the_next_begins_is_acked_too(autojump_clock):
     ann = Speaker()
     ann.backlog = Backlog(max_ahead_samples=10**9, max_run_samples=10**9)
     ann.stream._backlog = ann.backlog
@@ -244,7 +241,7 @@ async def test_an_utterance_that_ends_while_the_next_begins_is_acked_too():
     assert [ack.sample >= final.end_sample for ack in ann.acks] == [True]
 
 
-async def test_finalize_ends_speech_exactly_there_and_answers_with_all_that_was_received():
+async def test_finalize_ends_speech_exactly_there_and_answers_with_all_that_was_received(autojump_clock):
     ann = Speaker()
     await ann.say(sound(1.05))
     await ann.backlog.put(Flush("now"))
@@ -259,7 +256,7 @@ async def test_finalize_ends_speech_exactly_there_and_answers_with_all_that_was_
 
 
 @pytest.mark.parametrize("rate", [8000, 11025, 16000, 44100, 48000])
-async def test_finalize_in_silence_is_answered_and_nothing_later_begins_before_it(rate):
+async def test_finalize_in_silence_is_answered_and_nothing_later_begins_before_it(rate, autojump_clock):
     ann = Speaker(sample_rate=rate)
     await ann.say(silence(2.03, rate))
     await ann.backlog.put(Flush(1))
@@ -272,7 +269,7 @@ async def test_finalize_in_silence_is_answered_and_nothing_later_begins_before_i
     assert final.start_sample >= received
 
 
-async def test_finalize_twice_yields_one_final_and_two_answers():
+async def test_finalize_twice_yields_one_final_and_two_answers(autojump_clock):
     ann = Speaker()
     await ann.say(sound(1))
     for number in (1, 2):
@@ -283,7 +280,7 @@ async def test_finalize_twice_yields_one_final_and_two_answers():
     assert [ack.id for ack in ann.acks if ack.from_finalize] == [1, 2]
 
 
-async def test_an_utterance_without_further_sound_ends_after_a_second():
+async def test_an_utterance_without_further_sound_ends_after_a_second(autojump_clock):
     early, late = Speaker(), Speaker()
     await early.say(sound(1))
     await early.run(for_s=0.9)
@@ -293,7 +290,7 @@ async def test_an_utterance_without_further_sound_ends_after_a_second():
     assert [final.end_sample for final in late.finals] == [16000]
 
 
-async def test_pings_and_empty_frames_do_not_keep_an_utterance_open():
+async def test_pings_and_empty_frames_do_not_keep_an_utterance_open(autojump_clock):
     ann = Speaker()
     await ann.say(sound(1))
 
@@ -310,7 +307,7 @@ async def test_pings_and_empty_frames_do_not_keep_an_utterance_open():
     assert ann.acks[-1].sample == 16000
 
 
-async def test_a_stream_cut_while_its_final_is_awaited_still_ends_its_utterance():
+async def test_a_stream_cut_while_its_final_is_awaited_still_ends_its_utterance(autojump_clock):
     ann = Speaker()
     await ann.say(sound(1))
     await ann.run(for_s=0.1)
@@ -328,7 +325,7 @@ async def test_a_stream_cut_while_its_final_is_awaited_still_ends_its_utterance(
     assert [final.text for final in ann.finals] == ["w1 w2"]
 
 
-async def test_one_large_frame_is_decoded_in_calls_of_bounded_length():
+async def test_one_large_frame_is_decoded_in_calls_of_bounded_length(autojump_clock):
     ann = Speaker()
     await ann.say(sound(20), frame_s=20)
     await ann.backlog.put(End())
@@ -337,7 +334,7 @@ async def test_one_large_frame_is_decoded_in_calls_of_bounded_length():
     assert sum(given.size for given in ann.engine.given) == 20 * 16000
 
 
-async def test_captions_carry_the_language_tag_that_was_configured():
+async def test_captions_carry_the_language_tag_that_was_configured(autojump_clock):
     ann = Speaker()
     await ann.backlog.put(Configure({"language": "en-GB"}))
     await ann.say(sound(1))
@@ -346,7 +343,7 @@ async def test_captions_carry_the_language_tag_that_was_configured():
     assert [final.language for final in ann.finals] == ["en-GB"]
 
 
-async def test_a_replaced_connection_is_not_told_that_its_last_words_were_delivered():
+async def test_a_replaced_connection_is_not_told_that_its_last_words_were_delivered(autojump_clock):
     ann = Speaker()
     await ann.say(sound(1))
     ann.backlog.finish(REPLACED)
@@ -354,7 +351,7 @@ async def test_a_replaced_connection_is_not_told_that_its_last_words_were_delive
     assert all(ack.sample == 0 for ack in ann.acks)
 
 
-async def test_ids_of_chunks_of_silence_are_forgotten():
+async def test_ids_of_chunks_of_silence_are_forgotten(autojump_clock):
     ann = Speaker(framing="auto")
     ann.chunk_id = 0
     await ann.say(silence(60))
@@ -363,7 +360,7 @@ async def test_ids_of_chunks_of_silence_are_forgotten():
     assert len(ann.captioner._chunk_ids._chunks) < 10
 
 
-async def test_a_final_at_a_cut_has_the_id_of_the_chunk_in_which_it_ends():
+async def test_a_final_at_a_cut_has_the_id_of_the_chunk_in_which_it_ends(autojump_clock):
     ann = Speaker(framing="auto")
     ann.chunk_id = 0
     await ann.say(sound(35))
@@ -372,7 +369,7 @@ async def test_a_final_at_a_cut_has_the_id_of_the_chunk_in_which_it_ends():
     assert [final.chunk_id for final in ann.finals] == [(final.end_sample - 1) // 1600 for final in ann.finals]
 
 
-async def test_a_vanished_client_s_speech_still_gets_its_final():
+async def test_a_vanished_client_s_speech_still_gets_its_final(autojump_clock):
     ann = Speaker()
     await ann.say(sound(1))
     ann.backlog.finish(Close(1006))
@@ -380,7 +377,7 @@ async def test_a_vanished_client_s_speech_still_gets_its_final():
     assert len(ann.finals) == 1
 
 
-async def test_raw_framing_has_no_acks_but_those_that_answer():
+async def test_raw_framing_has_no_acks_but_those_that_answer(autojump_clock):
     ann = Speaker(framing="raw")
     await ann.say(sound(1))
     await ann.say(silence(2))
@@ -390,7 +387,7 @@ async def test_raw_framing_has_no_acks_but_those_that_answer():
     assert [ack.from_finalize for ack in ann.acks] == [True, False]
 
 
-async def test_an_utterance_is_cut_at_its_maximum_and_no_word_is_lost_or_doubled():
+async def test_an_utterance_is_cut_at_its_maximum_and_no_word_is_lost_or_doubled(autojump_clock):
     ann = Speaker(words=True, partials=False)
     await ann.say(sound(70))
     await ann.say(silence(1))
@@ -404,7 +401,7 @@ async def test_an_utterance_is_cut_at_its_maximum_and_no_word_is_lost_or_doubled
     assert sum(len(final.words) for final in ann.finals) == pytest.approx(140, abs=2)
 
 
-async def test_results_carry_the_id_of_the_chunk_in_which_they_end():
+async def test_results_carry_the_id_of_the_chunk_in_which_they_end(autojump_clock):
     ann = Speaker(framing="auto")
     ann.chunk_id = 100
     await ann.say(sound(1))
@@ -414,7 +411,7 @@ async def test_results_carry_the_id_of_the_chunk_in_which_they_end():
     assert all(100 <= partial.chunk_id <= 109 for partial in ann.partials)
 
 
-async def test_messages_act_at_their_place():
+async def test_messages_act_at_their_place(autojump_clock):
     ann = Speaker()
     await ann.say(sound(1))
     await ann.backlog.put(Configure({"partials": False}))
@@ -429,7 +426,7 @@ async def test_messages_act_at_their_place():
     assert Pong(5) in ann.received
 
 
-async def test_a_language_without_a_model_changes_nothing():
+async def test_a_language_without_a_model_changes_nothing(autojump_clock):
     ann = Speaker()
     await ann.backlog.put(Configure({"language": "xx", "partials": False}))
     await ann.backlog.put(End())
@@ -438,7 +435,7 @@ async def test_a_language_without_a_model_changes_nothing():
     assert ann.member.request == ann.request
 
 
-async def test_a_new_language_ends_the_utterance_there_and_the_stream_goes_on_with_another_engine():
+async def test_a_new_language_ends_the_utterance_there_and_the_stream_goes_on_with_another_engine(autojump_clock):
     ann = Speaker(words=True)
     await ann.say(sound(1.05))
     await ann.backlog.put(Configure({"language": "de", "partials": False}))
@@ -460,7 +457,7 @@ async def test_a_new_language_ends_the_utterance_there_and_the_stream_goes_on_wi
     assert ann.first_engine.open_recognisers == 0
 
 
-async def test_a_language_that_cannot_be_had_now_changes_nothing_and_the_next_words_are_heard_as_before():
+async def test_a_language_that_cannot_be_had_now_changes_nothing_and_the_next_words_are_heard_as_before(autojump_clock):
     ann = Speaker()
     await ann.say(sound(1))
     await ann.backlog.put(Configure({"language": "yy", "partials": False}))
@@ -474,7 +471,7 @@ async def test_a_language_that_cannot_be_had_now_changes_nothing_and_the_next_wo
     assert not any(isinstance(event, Configured) for event in ann.received)
 
 
-async def test_the_final_does_not_wait_until_another_model_is_there():
+async def test_the_final_does_not_wait_until_another_model_is_there(autojump_clock):
     ann = Speaker()
     await ann.say(sound(1))
     await ann.backlog.put(Configure({"language": "de"}))
@@ -483,7 +480,7 @@ async def test_the_final_does_not_wait_until_another_model_is_there():
     assert not any(isinstance(event, Configured) for event in ann.received)
 
 
-async def test_a_listener_takes_any_language_and_no_engine():
+async def test_a_listener_takes_any_language_and_no_engine(autojump_clock):
     ann = Speaker(speak=False)
     await ann.backlog.put(Configure({"language": "xx"}))
     await ann.backlog.put(End())
@@ -491,7 +488,7 @@ async def test_a_listener_takes_any_language_and_no_engine():
     assert ann.received[0].values["language"] == "xx"
 
 
-async def test_misuse_that_closes_ends_the_open_utterance_first():
+async def test_misuse_that_closes_ends_the_open_utterance_first(autojump_clock):
     ann = Speaker()
     await ann.say(sound(1))
     await ann.backlog.put(Misuse(Failure("bad_frame", "half a sample"), 1003))
@@ -500,7 +497,7 @@ async def test_misuse_that_closes_ends_the_open_utterance_first():
     assert len(ann.finals) == 1
 
 
-async def test_misuse_that_does_not_close_is_told_and_the_stream_goes_on():
+async def test_misuse_that_does_not_close_is_told_and_the_stream_goes_on(autojump_clock):
     ann = Speaker()
     await ann.backlog.put(Misuse(Failure("unknown_type", "what?")))
     await ann.say(sound(1))
@@ -510,7 +507,7 @@ async def test_misuse_that_does_not_close_is_told_and_the_stream_goes_on():
     assert len(ann.finals) == 1
 
 
-async def test_a_listener_is_answered_like_a_speaker():
+async def test_a_listener_is_answered_like_a_speaker(autojump_clock):
     ann = Speaker(speak=False)
     for event in (Ping(1), Flush(2), End()):
         await ann.backlog.put(event)
@@ -518,7 +515,7 @@ async def test_a_listener_is_answered_like_a_speaker():
     assert ann.received == [Pong(1), Ack(0, from_finalize=True, id=2), Ack(0)]
 
 
-async def test_an_engine_that_fails_once_costs_no_word():
+async def test_an_engine_that_fails_once_costs_no_word(autojump_clock):
     ann = Speaker()
     await ann.say(sound(1))
     await ann.run(for_s=0.1)
@@ -529,7 +526,7 @@ async def test_an_engine_that_fails_once_costs_no_word():
     assert ann.finals[0].text == "w1 w2 w3 w4"
 
 
-async def test_a_stream_that_cannot_go_on_still_ends_its_utterance():
+async def test_a_stream_that_cannot_go_on_still_ends_its_utterance(autojump_clock):
     ann = Speaker()
     await ann.say(sound(1))
     await ann.run(for_s=0.1)
