@@ -182,7 +182,7 @@ class Instance:
         )
         """Sends LiveKit agents into rooms."""
         self.connections = Connections(on_close=self.metrics.count_close)
-        self.decoders = Decoders(settings.decode_cores, lambda owner, cpu_s: self.capacity.spent(owner, cpu_s))
+        self.decoders = Decoders(settings.decode_cores, lambda *spent: self.capacity.spent(*spent))
         self._stream_numbers = itertools.count()
         self._catch_ups = CatchUps()
         self._plain: set[int] = set()  # numbers of the streams of which every frame is decoded

@@ -1,5 +1,6 @@
 """Decoding threads, with real threads: nothing begun is left behind, nothing waiting is lost."""
 
+import math
 import threading
 import time
 from functools import partial
@@ -190,7 +191,7 @@ async def test_a_call_does_not_wait_behind_one_that_hangs_while_a_thread_is_left
 
 async def test_calls_under_way_say_whose_they_are_and_ended_ones_what_they_took():
     spent = []
-    decoders, release = Decoders(1, lambda owner, cpu_s: spent.append((owner, cpu_s))), threading.Event()
+    decoders, release = Decoders(1, lambda owner, cpu_s, ahead_s: spent.append((owner, cpu_s))), threading.Event()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(partial(decoders.run, release.wait, owner="ann"))
         while not decoders.under_way():
@@ -203,3 +204,12 @@ async def test_calls_under_way_say_whose_they_are_and_ended_ones_what_they_took(
     (ann, ann_s), (bob, bob_s) = spent
     assert (ann, bob) == ("ann", "bob")
     assert bob_s > ann_s >= 0
+
+
+async def test_a_call_says_how_much_audio_it_decoded_before_that_was_due():
+    spent = []
+    decoders = Decoders(1, lambda owner, cpu_s, ahead_s: spent.append((owner, ahead_s)))
+    now = trio.current_time()
+    for owner, due in (("hasty", now + 10), ("punctual", now - 0.001), ("nobody's", -math.inf)):
+        await decoders.run(lambda: None, Turn(due, audio_s=0.4), owner=owner)
+    assert spent == [("hasty", 0.4), ("punctual", 0), ("nobody's", 0)]

@@ -43,13 +43,21 @@ LATE_S: Final = 0.25
 PUNCTUAL_S: Final = 0.05
 """Recogniser calls that begin no later than this let a capacity that was lowered grow again."""
 
+MOST_PACE: Final = 1.25
+"""Audio that is decoded before it is due counts up to so many times real time: for clocks that are fast, and for the
+ends of utterances, which take longer than their audio. More is done with cores that nobody else asked for, and stops
+when somebody does (`trio_stt.recognition.schedule`): it is no reason to do less for the others, or to refuse any."""
+
+MOST_CREDIT_S: Final = 2.0
+"""So much of that may come at one moment: some longest chunks."""
+
 PEAK_MEMORY_S: Final = 10.0
 LOWER_BY: Final = 0.05
 RAISE_BY_PER_S: Final = 0.002
 LEAST_FACTOR: Final = 0.3
 """When late, capacity falls to 5 % below the most that was used in the last 10 s or so, by what the streams count for
-or by the CPU time that was really had, whichever is less, and to 30 % at least; when punctual it grows by 0.2 % a
-second. So slow that it is found again where it was lost, not passed at once: without this it would swing."""
+and took besides, or by the CPU time that was really had, whichever is less, and to 30 % at least; when punctual it
+grows by 0.2 % a second. So slow that it is found again where it was lost, not passed at once: else it would swing."""
 
 _ROUNDING: Final = 1e-9  # no stream that just fits is kept out by arithmetic
 
@@ -97,6 +105,7 @@ class _Stream:
     counted: float  # what the sum of all streams has of it
     age_s: float = 0.0
     fresh_cpu_s: float = 0.0  # since the last look
+    credit_s: float = MOST_CREDIT_S  # audio that may be decoded before it is due and counts
 
 
 class Capacity:
@@ -115,11 +124,12 @@ class Capacity:
         self._costs: dict[str, float] = {}  # by language, where it was measured
         self._decoding = 0.0  # the sum of all streams' `counted`
         self._factor = 1.0
-        self._peak = 0.0  # the most that streams counted for lately, as a share of all
+        self._peak = 0.0  # the most that streams counted for lately, and took besides, as a share of all
         self._busiest = 0.0  # the most CPU time that was really had lately, as a share of all
         self._looked_at: float | None = None
         self._cpu = CpuTimes(0.0, 0.0)
         self._fresh_cpu_s = 0.0  # since the last look; of streams that are over too
+        self._spare_cpu_s = 0.0  # what of it does not count
         self.calibrate(decode_cost)
 
     def set_cores(self, cores: float, lasting: float) -> None:
@@ -204,12 +214,19 @@ class Capacity:
         """A stream is over."""
         self._decoding -= self._streams.pop(stream_id).counted
 
-    def spent(self, stream_id: str, cpu_s: float) -> None:
-        """A recogniser call of that stream took so much CPU time. A stream that is over is not counted."""
+    def spent(self, stream_id: str, cpu_s: float, ahead_s: float = 0.0) -> None:
+        """A recogniser call of that stream took so much CPU time. A stream that is over is not counted.
+
+        `ahead_s`: seconds of audio that it decoded before they were due, see `MOST_PACE`; 0: it was due.
+        """
         stream = self._streams.get(stream_id)
         if stream is not None:
-            stream.fresh_cpu_s += cpu_s
+            counted_s = min(ahead_s, stream.credit_s)
+            stream.credit_s -= counted_s
+            counted = cpu_s * (counted_s / ahead_s if ahead_s else 1.0)
+            stream.fresh_cpu_s += counted
             self._fresh_cpu_s += cpu_s
+            self._spare_cpu_s += cpu_s - counted
 
     def look(self, now: float, cpu: CpuTimes, *, delay_s: float) -> None:
         """Takes what was measured since the last look, about once a second. `delay_s`: how late calls begin."""
@@ -233,6 +250,7 @@ class Capacity:
             stream.counted = stream.cost.value
             stream.age_s += elapsed_s
             stream.fresh_cpu_s = 0.0
+            stream.credit_s = min(stream.credit_s + MOST_PACE * elapsed_s, MOST_CREDIT_S)
         self._decoding = sum(stream.counted for stream in self._streams.values())
         rest_s = max(0.0, used.process_s - self._fresh_cpu_s)
         self._fresh_cpu_s = 0.0
@@ -243,7 +261,9 @@ class Capacity:
 
     def _correct(self, elapsed_s: float, used: CpuTimes, delay_s: float) -> None:
         kept = math.exp(-elapsed_s / PEAK_MEMORY_S)
-        self._peak = max(self.load * self._factor, self._peak * kept)
+        spare = self._spare_cpu_s / elapsed_s / self._budget
+        self._spare_cpu_s = 0.0
+        self._peak = max(self.load * self._factor + spare, self._peak * kept)
         self._busiest = max(used.process_s / elapsed_s / self._budget, self._busiest * kept)
         if delay_s >= LATE_S:
             # Who is late uses all that there is: where others have the cores, that is less than was counted on.

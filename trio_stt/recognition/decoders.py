@@ -12,7 +12,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import Any, TypeAlias, TypeVar, cast
 
 import outcome
 import trio
@@ -48,6 +48,9 @@ class CallUnderWay:
     age_s: float
 
 
+OnSpent: TypeAlias = Callable[[str, float, float], None]
+"""Is told whose call it was, its CPU time in s, and how much audio, in s, it decoded before that was due (0: none)."""
+
 MAX_CHUNK_MS = 400
 """Longest chunk: partials come later and later, finals do not."""
 
@@ -79,12 +82,17 @@ class _Job:
         self.cpu_ns = 0
         self.has_returned = False
 
+    @property
+    def ahead_s(self) -> float:
+        """Its audio, if it was not due yet when it began."""
+        return self.turn.audio_s if self.began is not None and self.began < self.turn.due else 0.0
+
 
 class Decoders:
     """Runs blocking recogniser calls in worker threads, in the order of `trio_stt.recognition.schedule`."""
 
-    def __init__(self, threads: int, on_spent: Callable[[str, float], None] = lambda owner, cpu_s: None) -> None:
-        """`on_spent` is told on the event loop: the owner and the CPU time of each call, in s, failed ones too."""
+    def __init__(self, threads: int, on_spent: OnSpent = lambda owner, cpu_s, ahead_s: None) -> None:
+        """`on_spent` is told on the event loop, of each call, failed ones too."""
         self._threads = threads
         self._on_spent = on_spent
         self._lock = threading.Lock()  # for all below: threads take, the event loop puts
@@ -180,7 +188,7 @@ class Decoders:
     def _deliver(self) -> None:
         while self._finished:
             job, result = self._finished.popleft()
-            self._on_spent(job.owner, job.cpu_ns / 1e9)
+            self._on_spent(job.owner, job.cpu_ns / 1e9, job.ahead_s)
             trio.lowlevel.reschedule(job.task, result)
 
     def _note_delay(self, now: float, delay_s: float) -> None:

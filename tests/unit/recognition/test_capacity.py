@@ -34,6 +34,9 @@ class Machine:
             self.capacity.leave(name)
             del self.streams[name]
 
+    def add_cpu(self, seconds):
+        self._cpu_s += seconds
+
     def run(self, seconds):
         for _ in range(seconds):
             self.now += 1
@@ -214,3 +217,53 @@ def test_what_streams_of_one_language_cost_says_nothing_of_the_others():
         capacity.spent("german", 0.001)
         capacity.look(now, CpuTimes(0.005 * now, 0.001 * now), delay_s=0)
     assert capacity.room(language="de") > 1.1 * capacity.room(language="en") >= room
+
+
+def run_with_one_more(machine, seconds, *, pace, ahead, call_s=0.4):
+    """Beside the machine's streams, another is decoded in calls of `call_s`, so many times faster than real time."""
+    machine.capacity.enter("another")
+    machine.streams["another"] = 0.0
+    calls = 0
+    for second in range(1, seconds + 1):
+        while (calls + 1) * call_s <= second * pace:
+            machine.capacity.spent("another", COST * call_s, call_s if ahead else 0.0)
+            machine.add_cpu(COST * call_s)
+            calls += 1
+        machine.run(1)
+
+
+def test_one_that_is_decoded_ahead_of_time_counts_as_in_real_time_about():
+    machine = Machine()
+    machine.enter_all_that_fit(most=20)
+    machine.run(60)
+    alone, room = machine.capacity.load, machine.capacity.room()
+    run_with_one_more(machine, 60, pace=10, ahead=True)
+    assert machine.capacity.load - alone == pytest.approx(alone / 20, rel=0.25)
+    assert room - machine.capacity.room() <= 2
+
+
+def test_one_that_catches_up_with_what_is_late_counts_with_all_that_it_takes():
+    machine = Machine()
+    machine.enter_all_that_fit(most=20)
+    machine.run(60)
+    alone = machine.capacity.load
+    run_with_one_more(machine, 60, pace=10, ahead=False)
+    assert machine.capacity.load > alone + 6 * alone / 20
+
+
+@pytest.mark.parametrize("pace", [1.0, 1.1])
+def test_one_that_is_always_a_little_ahead_counts_in_full(pace):
+    ahead, punctual = Machine(), Machine()
+    for machine in ahead, punctual:
+        run_with_one_more(machine, 100, pace=pace, ahead=machine is ahead)
+    assert ahead.capacity.load == pytest.approx(punctual.capacity.load)
+
+
+def test_lateness_does_not_take_away_the_cores_that_one_ahead_of_time_has_shown_to_be_there():
+    machine = Machine()
+    machine.enter_all_that_fit(most=10)
+    run_with_one_more(machine, 60, pace=30, ahead=True)
+    assert machine.capacity.load < 0.3
+    machine.delay_s = 0.4
+    machine.run(1)
+    assert machine.capacity.factor > 0.6
