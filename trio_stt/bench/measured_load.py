@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections import Counter
 from collections.abc import Sequence
 
 import trio
@@ -133,7 +134,7 @@ class LoadBench:
     async def put(self, server: MeasuredServer, plan: Sequence[Talker], counted: int | None = None) -> Measured:
         """Lets `plan` talk to `server`; of it, the first `counted` (default: all) are looked at. May be cancelled.
 
-        Raises `OSError`, `GeneratorError`.
+        Raises `OSError`, also if the server lets nobody in, `GeneratorError`.
         """
         counted = len(plan) if counted is None else counted
         begins_at = time.monotonic() + _AHEAD_S
@@ -163,6 +164,7 @@ class LoadBench:
             failed = list(leaves(group))
         if failed:
             raise failed[0]
+        _check_somebody_was_let_in(server, results[0])
         await server.come_to_rest()
         return self._measured(server, counted, load, results[0], watch)
 
@@ -200,6 +202,15 @@ class LoadBench:
             found=found,
             result=result,
         )
+
+
+def _check_somebody_was_let_in(server: MeasuredServer, result: LoadResult) -> None:
+    """Raises `OSError` if nobody was: then it is not the load that is too much for the server."""
+    if any(connection.accepted for connection in result.connections):
+        return
+    answers = Counter(connection.status for connection in result.connections)
+    told = ", ".join(f"{count} × {f'HTTP {status}' if status else 'no answer'}" for status, count in answers.items())
+    raise OSError(f"{server.name} ({server.url}) let nobody in: {told}. Is this its address, and open without a token?")
 
 
 class _Watch:

@@ -25,7 +25,8 @@ LIBRARY_SESSIONS = 32
 START_SPREAD_S = 1.0
 """Talkers come one by one within so many seconds; a crowd at one moment would measure something else."""
 
-_NATIVE_TARGET = "/ws/vosk/?client_id=bench-{run}-{{number}}&session_id=bench-{run}-{{number}}&framing=raw"
+_NATIVE_PATH = "/ws/vosk"
+_NATIVE_TARGET = _NATIVE_PATH + "/?client_id=bench-{run}-{{number}}&session_id=bench-{run}-{{number}}&framing=raw"
 _RATE = "&sample_rate={sample_rate}"
 
 
@@ -90,7 +91,10 @@ def goodbye(dialect: Dialect) -> bytes:
 
 
 def target(path: str, dialect: Dialect) -> str:
-    """Path and query of connections to a server whose address has `path`; see `Load.target`."""
+    """Path and query of connections to a server whose address has `path`; see `Load.target`.
+
+    In the native dialect the address may end with its path or before it.
+    """
     if dialect is Dialect.VOSK_SERVER:
         return path or "/"
-    return path.rstrip("/") + _NATIVE_TARGET.format(run=secrets.token_hex(4)) + _RATE
+    return path.rstrip("/").removesuffix(_NATIVE_PATH) + _NATIVE_TARGET.format(run=secrets.token_hex(4)) + _RATE

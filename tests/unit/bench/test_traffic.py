@@ -35,6 +35,12 @@ def test_vosk_server_is_told_the_sample_rate_first():
     assert target("", Dialect.VOSK_SERVER) == "/"
 
 
+@pytest.mark.parametrize("path", ["", "/", "/ws/vosk", "/ws/vosk/"])
+def test_a_native_servers_address_may_end_with_its_path_or_before_it(path):
+    assert target(path, Dialect.NATIVE).startswith("/ws/vosk/?client_id=")
+    assert target("/behind" + path, Dialect.NATIVE).startswith("/behind/ws/vosk/?client_id=")
+
+
 def test_talkers_begin_one_by_one_at_different_places_of_all_sessions():
     library = [framed(CLIP, 10, Dialect.NATIVE) for _ in range(6)]
     plan = talkers(40, library, seed=1)
