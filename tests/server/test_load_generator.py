@@ -1,5 +1,9 @@
 """The load generator against small servers of all manners."""
 
+import multiprocessing
+import os
+import signal
+import sys
 import time
 from contextlib import asynccontextmanager
 from functools import partial
@@ -10,7 +14,7 @@ from trio_websocket import ConnectionClosed, serve_websocket
 
 from trio_stt.bench.generator.event_loop import generate
 from trio_stt.bench.generator.load import FramedSession, Load, LoadResult, Talker
-from trio_stt.bench.generator.process import Generators
+from trio_stt.bench.generator.process import GeneratorError, Generators
 from trio_stt.bench.generator.websocket_bytes import BINARY, TEXT, masked_frame
 
 FRAME_S = 0.02
@@ -148,3 +152,32 @@ async def test_processes_share_the_talkers_between_them(count):
     assert {each.session for each in result.connections} == {0}
     assert result.messages > 0
     assert result.cpu_s > 0
+
+
+@pytest.mark.parametrize("busy", [False, True], ids=["between loads", "within one"])
+async def test_a_generator_that_is_killed_is_an_error_and_waited_for_no_longer(busy):
+    async with serving(answer_each) as port:
+        with Generators(LIBRARY, 1) as generators:
+            load = load_for(port, Talker((0,)), seconds=30.0)
+            (pid,) = generators.pids
+            with trio.fail_after(20):
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(end_after, 0.3 if busy else 0.0, pid)
+                    await trio.sleep(0.0 if busy else 0.3)
+                    with pytest.raises(GeneratorError, match="ended by itself"):
+                        await trio.to_thread.run_sync(generators.generate, load, abandon_on_cancel=True)
+
+
+async def end_after(seconds, pid):
+    await trio.sleep(seconds)
+    os.kill(pid, signal.SIGKILL)
+
+
+async def test_a_generator_that_cannot_start_is_an_error_and_waited_for_no_longer():
+    long = FramedSession((bytes(2**20),), 1.0, 16000)
+    multiprocessing.set_executable("/bin/false")
+    try:
+        with trio.fail_after(20), pytest.raises(GeneratorError, match="ended by itself"):
+            await trio.to_thread.run_sync(Generators([long]).__enter__, abandon_on_cancel=True)
+    finally:
+        multiprocessing.set_executable(sys.executable)

@@ -14,6 +14,8 @@ from attrs import evolve
 from trio_stt.bench.generator.event_loop import generate
 from trio_stt.bench.generator.load import FramedSession, Load, LoadResult
 
+_ENDED = "a load generator ended by itself"
+
 
 class GeneratorError(Exception):
     """A generator ended by itself."""
@@ -24,17 +26,21 @@ class Generators:
 
     def __init__(self, library: Sequence[FramedSession], count: int = 1) -> None:
         """`library`: all sessions that loads will speak of. More processes than cores are not made."""
+        self._library = tuple(library)
         spawning = multiprocessing.get_context("spawn")
         self._pipes: list[Pipe] = []
         self._processes = []
         for _ in range(min(count, len(os.sched_getaffinity(0)))):
             ours, theirs = spawning.Pipe()
             self._pipes.append(ours)
-            self._processes.append(spawning.Process(target=_serve, args=(theirs, tuple(library)), daemon=True))
+            self._processes.append(spawning.Process(target=_serve, args=(theirs,), daemon=True))
 
     def __enter__(self) -> Generators:
         for process in self._processes:
             process.start()
+        for pipe in self._pipes:
+            # Not as an argument: starting a process that dies before it has read large ones would never end.
+            self._send(pipe, self._library)
         self._answers()  # each says that it is ready
         return self
 
@@ -62,7 +68,7 @@ class Generators:
         count = len(self._pipes)
         for index, pipe in enumerate(self._pipes):
             target = load.target.replace("{number}", f"{index}-{{number}}")
-            pipe.send(evolve(load, talkers=load.talkers[index::count], target=target))
+            self._send(pipe, evolve(load, talkers=load.talkers[index::count], target=target))
         results = self._answers()
         connections = [
             evolve(connection, talker=connection.talker * count + index)
@@ -80,18 +86,24 @@ class Generators:
             sum(result.messages for result in results),
         )
 
+    def _send(self, pipe: Pipe, message: Load | tuple[FramedSession, ...]) -> None:
+        try:
+            pipe.send(message)
+        except BrokenPipeError:
+            raise GeneratorError(_ENDED) from None
+
     def _answers(self) -> list[LoadResult]:
         try:
             return [pipe.recv() for pipe in self._pipes]
-        except EOFError:
-            raise GeneratorError("a load generator ended by itself") from None
+        except (EOFError, ConnectionResetError):
+            raise GeneratorError(_ENDED) from None
 
 
-def _serve(requests: Pipe, library: Sequence[FramedSession]) -> None:
-    requests.send(None)
-    while True:
-        try:
-            load = requests.recv()
-        except (EOFError, KeyboardInterrupt):
-            return
-        requests.send(generate(library, load))
+def _serve(requests: Pipe) -> None:
+    try:
+        library: Sequence[FramedSession] = requests.recv()
+        requests.send(None)
+        while True:
+            requests.send(generate(library, requests.recv()))
+    except (EOFError, KeyboardInterrupt):
+        return
