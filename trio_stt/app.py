@@ -182,7 +182,10 @@ class Instance:
         )
         """Sends LiveKit agents into rooms."""
         self.connections = Connections(on_close=self.metrics.count_close)
-        self.decoders = Decoders(settings.decode_cores, lambda *spent: self.capacity.spent(*spent))
+        self.capacity = Capacity(
+            settings.decode_cores, settings.decode_cost or calibration.ASSUMED_COST, max_load=settings.max_load
+        )
+        self.decoders = Decoders(settings.decode_cores, self.capacity.spent)
         self._stream_numbers = itertools.count()
         self._catch_ups = CatchUps()
         self._plain: set[int] = set()  # numbers of the streams of which every frame is decoded
@@ -199,9 +202,6 @@ class Instance:
             log=self._log,
         )
         """All speech models; `load` and `unload` are for operators."""
-        self.capacity = Capacity(
-            settings.decode_cores, settings.decode_cost or calibration.ASSUMED_COST, max_load=settings.max_load
-        )
         self._share = CoreShare(settings.decode_cores, settings.decode_cores)
         self._follow_share()
         self.degradation = Degradation(settings.decode_chunk_ms)
