@@ -130,11 +130,12 @@ class LoadBench:
         self._hangover_left_s = hangover_left_s
         self.settle_s = settle_s
         self.measured_s = measured_s
+        self._serving: set[str] = set()  # addresses of servers that have let somebody in
 
     async def put(self, server: MeasuredServer, plan: Sequence[Talker], counted: int | None = None) -> Measured:
         """Lets `plan` talk to `server`; of it, the first `counted` (default: all) are looked at. May be cancelled.
 
-        Raises `OSError`, also if the server lets nobody in, `GeneratorError`.
+        Raises `OSError`, also if the server lets nobody in and never has, `GeneratorError`.
         """
         counted = len(plan) if counted is None else counted
         begins_at = time.monotonic() + _AHEAD_S
@@ -164,9 +165,23 @@ class LoadBench:
             failed = list(leaves(group))
         if failed:
             raise failed[0]
-        _check_somebody_was_let_in(server, results[0])
+        self._check_that_it_serves(server, results[0])
         await server.come_to_rest()
         return self._measured(server, counted, load, results[0], watch)
+
+    def _check_that_it_serves(self, server: MeasuredServer, result: LoadResult) -> None:
+        """Raises `OSError` if nobody was let in, now or before: then it is not the load that is too much for it."""
+        if any(connection.accepted for connection in result.connections):
+            self._serving.add(server.url)
+        if server.url in self._serving:
+            return
+        answers = Counter(connection.status for connection in result.connections)
+        told = ", ".join(
+            f"{count} × {f'HTTP {status}' if status else 'no answer'}" for status, count in answers.items()
+        )
+        raise OSError(
+            f"{server.name} ({server.url}) let nobody in: {told}. Is this its address, and open without a token?"
+        )
 
     def _measured(
         self, server: MeasuredServer, counted: int, load: Load, result: LoadResult, watch: _Watch
@@ -202,15 +217,6 @@ class LoadBench:
             found=found,
             result=result,
         )
-
-
-def _check_somebody_was_let_in(server: MeasuredServer, result: LoadResult) -> None:
-    """Raises `OSError` if nobody was: then it is not the load that is too much for the server."""
-    if any(connection.accepted for connection in result.connections):
-        return
-    answers = Counter(connection.status for connection in result.connections)
-    told = ", ".join(f"{count} × {f'HTTP {status}' if status else 'no answer'}" for status, count in answers.items())
-    raise OSError(f"{server.name} ({server.url}) let nobody in: {told}. Is this its address, and open without a token?")
 
 
 class _Watch:

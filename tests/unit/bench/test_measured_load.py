@@ -18,29 +18,36 @@ SERVER = MeasuredServer("server", "ws://127.0.0.1:1/there", Dialect.NATIVE)
 
 
 class SeenBefore:
-    """Generators that were answered with these statuses."""
+    """Generators whose loads were answered with these statuses, one load after the other."""
 
     pids = (os.getpid(),)
 
-    def __init__(self, *statuses):
-        self._statuses = statuses
+    def __init__(self, *loads):
+        self._loads = list(loads)
 
     def generate(self, load):
-        seen = [Connection(number, 0, 0, load.begins_at, status=status) for number, status in enumerate(self._statuses)]
+        statuses = self._loads.pop(0)
+        seen = [Connection(number, 0, 0, load.begins_at, status=status) for number, status in enumerate(statuses)]
         return LoadResult(tuple(seen), array("d"), load.begins_at + load.seconds, 0.0, 0)
 
 
-async def put(*statuses):
+async def put(*loads):
+    """What the last of the loads is measured to be."""
     library = [framed(CLIP, 100, Dialect.NATIVE)]
-    bench = LoadBench(SeenBefore(*statuses), [CLIP], library, 0.0, settle_s=0.0, measured_s=0.01)
-    return await bench.put(SERVER, [Talker((0,))] * len(statuses))
+    bench = LoadBench(SeenBefore(*loads), [CLIP], library, 0.0, settle_s=0.0, measured_s=0.01)
+    return [await bench.put(SERVER, [Talker((0,))] * len(statuses)) for statuses in loads][-1]
 
 
 async def test_a_load_of_which_some_are_refused_is_a_measurement():
-    measured = await put(101, 503, 0)
+    measured = await put([101, 503, 0])
     assert measured.refused == 2
 
 
 async def test_a_load_of_which_all_are_refused_is_an_error_that_says_how():
     with pytest.raises(OSError, match=r"ws://127.0.0.1:1/there.*2 × HTTP 400, 1 × no answer.*address"):
-        await put(400, 0, 400)
+        await put([400, 0, 400])
+
+
+async def test_a_load_of_which_all_are_refused_is_a_measurement_of_a_server_that_has_let_others_in():
+    measured = await put([101], [503, 503])
+    assert measured.refused == 2
