@@ -24,6 +24,7 @@ from trio_stt.bench.load_options import (
     finish,
     load_options,
     loads_for,
+    own_admission,
     read,
     run_bench,
     say,
@@ -171,8 +172,7 @@ def overload(speakers: int, times: tuple[float, ...], check: bool, **options: An
     made: list[OverloadBench] = []
 
     async def run() -> None:
-        own = {"MAX_LOAD": str(common.settings.max_load), "DECODE_COST": str(common.settings.decode_cost)}
-        async with server_for(common, own) as server, loads_for(common, server) as bench:
+        async with server_for(common, own_admission(common.settings)) as server, loads_for(common, server) as bench:
             made.append(OverloadBench(bench, server, speakers, times, say))
             await made[0].run()
 
@@ -193,7 +193,10 @@ def neighbours(speakers: int, rounds: int, check: bool, **options: Any) -> None:
     async def run() -> None:
         speech = continuous_session(common.clips, LONG_S, random.Random(0))
         extra = offending_sessions(speech, common.traffic.frame_ms, common.dialect)
-        async with server_for(common, UNLIMITED) as server, loads_for(common, server, extra) as bench:
+        async with (
+            server_for(common, own_admission(common.settings)) as server,
+            loads_for(common, server, extra) as bench,
+        ):
             company = offenders(LIBRARY_SESSIONS, common.dialect)
             made.append(NeighboursBench(bench, company, server, speakers, rounds, say))
             await made[0].run()

@@ -192,6 +192,11 @@ def read(options: Mapping[str, Any]) -> Common:
     )
 
 
+def own_admission(settings: Settings) -> dict[str, str]:
+    """So the server decides by itself whom it lets in, and does less for each as it gets busier."""
+    return {"MAX_LOAD": str(settings.max_load), "DECODE_COST": str(settings.decode_cost)}
+
+
 def say(text: str) -> None:
     """Tells on standard error what goes on."""
     click.echo(f"{text} …", err=True)
